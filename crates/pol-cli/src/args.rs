@@ -1,0 +1,245 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use pol_core::adapter::Backend;
+use pol_core::digest::Digest;
+use pol_core::verify::Tolerance;
+use pol_models::dataset::DatasetName;
+
+/// Proof-of-Learning: train a model, keep a proof of the training, let anyone verify it.
+///
+/// Exit codes: 0 done or accepted, 1 rejected, 2 wrong usage, 3 inconclusive, 4 input, output or
+/// environment.
+#[derive(Debug, Parser)]
+#[command(name = "pol", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a model and write a proof of it.
+    Train(TrainArgs),
+    /// Verify a proof by replaying its training.
+    Verify(VerifyArgs),
+    /// Show what a proof claims, without checking more than its manifest.
+    Inspect(InspectArgs),
+    /// List the backends: compiled in, present, their devices.
+    Doctor(DoctorArgs),
+    /// Fetch and check data sets.
+    Data(DataArgs),
+    /// Print shell completions.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    /// A shipped recipe by name, or a TOML file. Default: digits-lenet.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) recipe: Option<String>,
+    /// The model: mlp, lenet5, resnet20/32/44/56/110, resnet18/34/50.
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// The data set: digits, mnist, fashion-mnist, cifar10, cifar100.
+    #[arg(long)]
+    pub(crate) dataset: Option<DatasetName>,
+    /// none, crop-flip or crop-flip-rotate.
+    #[arg(long)]
+    pub(crate) augmentation: Option<String>,
+    /// Passes over the training data.
+    #[arg(long, conflicts_with = "steps")]
+    pub(crate) epochs: Option<u64>,
+    /// Steps in all, instead of epochs.
+    #[arg(long)]
+    pub(crate) steps: Option<u64>,
+    /// Records in a step.
+    #[arg(long)]
+    pub(crate) batch_size: Option<u64>,
+    /// The base learning rate.
+    #[arg(long)]
+    pub(crate) learning_rate: Option<f64>,
+    /// Steps between checkpoints (k).
+    #[arg(long, value_name = "K")]
+    pub(crate) interval: Option<u64>,
+    /// The prover's nonce; all randomness follows from it, the recipe and the data. Default: 0.
+    #[arg(long, value_name = "S")]
+    pub(crate) seed: Option<u64>,
+    /// The folder of the proof. Default: a new one under runs/.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) out: Option<PathBuf>,
+    /// Go on with the unfinished training in --out; its recipe is taken from there.
+    #[arg(long, requires = "out")]
+    pub(crate) resume: bool,
+    /// Verify the whole proof afterwards.
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Test images to measure accuracy on; 0 for all of them.
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    pub(crate) test_records: u64,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// Print one JSON object to stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The folder of the proof.
+    pub(crate) run: PathBuf,
+    /// The recipe that the proof has to be of: a shipped one by name, or a TOML file. Without
+    /// it the proof's own is replayed.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) recipe: Option<String>,
+    /// The commitment that the proof has to have.
+    #[arg(long, value_name = "HEX")]
+    pub(crate) commitment: Option<Digest>,
+    /// Replay every segment. The default.
+    #[arg(long, conflicts_with_all = ["sample", "top"])]
+    pub(crate) all: bool,
+    /// Replay Q segments, drawn uniformly from this verifier's own randomness.
+    #[arg(long, value_name = "Q")]
+    pub(crate) sample: Option<u64>,
+    /// Replay the Q segments of each epoch that move the parameters most.
+    #[arg(long, value_name = "Q")]
+    pub(crate) top: Option<u64>,
+    /// The randomness of --sample, to repeat an audit. Default: from the operating system.
+    #[arg(long, value_name = "HEX")]
+    pub(crate) audit_seed: Option<Digest>,
+    /// How far a replay may end from the logged state: a fraction of the segment's own movement
+    /// (0.01), or bounds such as l2=1e-3,linf=1e-4. Default: not a bit.
+    #[arg(long, value_name = "T", value_parser = tolerance)]
+    pub(crate) tolerance: Option<Tolerance>,
+    /// The distance of two trainings from independent seeds (l2), to compare distances with.
+    #[arg(long, value_name = "D_REF")]
+    pub(crate) reference_distance: Option<f64>,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// Print one JSON object to stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MachineArgs {
+    /// What to compute on: flex, wgpu, vulkan, cuda or cpu.
+    #[arg(long, default_value = "flex")]
+    pub(crate) backend: Backend,
+    /// Threads of the flex backend. Default: one for each core.
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// The folder of the data set's files. Default: $POL_DATA, else ~/.local/share/pol.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The folder of the proof.
+    pub(crate) run: PathBuf,
+    /// Print one JSON object to stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print one JSON object to stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Try one backend in this very process; what `doctor` starts for each of them.
+    #[arg(long, hide = true)]
+    pub(crate) probe: Option<Backend>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    #[command(subcommand)]
+    pub(crate) command: DataCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Download, check and unpack the official archive of cifar10 or cifar100.
+    Fetch {
+        /// The data set.
+        dataset: DatasetName,
+        /// Where to put it. Default: $POL_DATA, else ~/.local/share/pol.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// Fetch the same archive from elsewhere.
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
+    },
+    /// Load a data set and show its size and commitment.
+    Check {
+        /// The data set.
+        dataset: DatasetName,
+        /// The folder of its files. Default: $POL_DATA, else ~/.local/share/pol.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// Print one JSON object to stdout.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Parses `0.01` or `l2=1e-3,linf=1e-4`.
+fn tolerance(text: &str) -> Result<Tolerance, String> {
+    let number = |text: &str| match text.trim().parse::<f64>() {
+        Ok(value) if value.is_finite() && value >= 0.0 => Ok(value),
+        _ => Err(format!("`{text}` is not a number that is at least zero")),
+    };
+    if !text.contains('=') {
+        return Ok(Tolerance::relative(number(text)?));
+    }
+    let mut tolerance = Tolerance::EXACT;
+    for bound in text.split(',') {
+        let (metric, value) = bound.split_once('=').unwrap_or((bound, ""));
+        let slot = match metric.trim() {
+            "l1" => &mut tolerance.l1,
+            "l2" => &mut tolerance.l2,
+            "linf" => &mut tolerance.linf,
+            "cosine" => &mut tolerance.cosine,
+            "relative" => &mut tolerance.relative,
+            other => {
+                return Err(format!(
+                    "`{other}` is not a metric; they are l1, l2, linf, cosine and relative"
+                ));
+            }
+        };
+        *slot = Some(number(value)?);
+    }
+    Ok(tolerance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn tolerances_parse_and_nonsense_does_not() {
+        assert_eq!(tolerance("0.01"), Ok(Tolerance::relative(0.01)));
+        let bounds = tolerance("l2=1e-3, linf=0.5").unwrap();
+        assert_eq!(
+            (bounds.l2, bounds.linf, bounds.l1),
+            (Some(1e-3), Some(0.5), None)
+        );
+        for text in ["", "-1", "nan", "inf", "l3=1", "l2=", "l2=x"] {
+            assert!(tolerance(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Opening a backend without falling over: Burn's device initialisation panics, or aborts, where
+//! a driver is missing or broken, so a child process tries it first.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use burn::tensor::{Device, Tensor};
+use pol_core::adapter::{Backend, BackendError};
+use serde::{Deserialize, Serialize};
+
+use crate::args::MachineArgs;
+use crate::error::{CliError, Exit};
+use crate::output;
+
+/// How long a child may take to open a device. Drivers compile shaders on first use.
+const PROBE_LIMIT: Duration = Duration::from_secs(120);
+/// Set for the program that cargo was asked to run in our place.
+const REBUILT: &str = "POL_REBUILT";
+
+/// What a probe found; also a row of `pol doctor`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Found {
+    pub(crate) name: String,
+    pub(crate) compiled: bool,
+    pub(crate) present: bool,
+    pub(crate) device: Option<String>,
+    pub(crate) deterministic: bool,
+    pub(crate) problem: Option<String>,
+}
+
+/// A backend ready for use.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) device: Device,
+    pub(crate) name: String,
+}
+
+/// Either a device, or the end of this process: cargo ran a build that has the backend.
+pub(crate) enum Opening {
+    Ready(Opened),
+    Delegated(Exit),
+}
+
+/// Opens the backend that the user asked for.
+pub(crate) fn open(machine: &MachineArgs) -> Result<Opening, CliError> {
+    if let Some(threads) = machine.threads {
+        if threads == 0 {
+            return Err(CliError::Usage("--threads must be at least 1".to_owned()));
+        }
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .map_err(|error| CliError::Environment(error.to_string()))?;
+    }
+    let backend = machine.backend;
+    if !backend.is_compiled() {
+        return match rerun_with_feature(backend)? {
+            Some(exit) => Ok(Opening::Delegated(exit)),
+            None => Err(BackendError::NotCompiled(backend).into()),
+        };
+    }
+    let found = probe(backend);
+    if !found.present {
+        let problem = found.problem.unwrap_or_default();
+        return Err(CliError::Environment(format!(
+            "the backend `{backend}` cannot be used on this machine ({problem}); {}",
+            backend.remedy()
+        )));
+    }
+    Ok(Opening::Ready(Opened {
+        device: backend.device()?,
+        name: found.device.unwrap_or_default(),
+    }))
+}
+
+/// Where this program was started by `cargo run`, runs the same command in a build that has
+/// the backend.
+fn rerun_with_feature(backend: Backend) -> Result<Option<Exit>, CliError> {
+    let cargo = std::env::var_os("CARGO");
+    let manifest = std::env::var_os("CARGO_MANIFEST_PATH");
+    let (Some(cargo), Some(manifest)) = (cargo, manifest) else {
+        return Ok(None);
+    };
+    let ours = Path::new(&manifest).ends_with("crates/pol-cli/Cargo.toml");
+    if !ours || std::env::var_os(REBUILT).is_some() {
+        return Ok(None);
+    }
+    let mut command = Command::new(cargo);
+    command.args(["run", "-p", "pol-cli", "--features", backend.name()]);
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    command.arg("--manifest-path").arg(&manifest).arg("--");
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let shown: Vec<_> = arguments.iter().map(|a| a.to_string_lossy()).collect();
+    output::note(format!(
+        "this build has no `{backend}` backend; running the build that has it:\n      \
+         cargo run -p pol-cli --features {backend} -- {}",
+        shown.join(" ")
+    ));
+    let status = command
+        .args(arguments)
+        .env(REBUILT, "1")
+        .status()
+        .map_err(|error| CliError::Environment(format!("cargo could not be started: {error}")))?;
+    Ok(Some(match status.code() {
+        // What cargo itself ends with when a build fails.
+        Some(101) | None => {
+            output::note(format!("the build with `--features {backend}` failed"));
+            Exit::Environment
+        }
+        Some(code) => Exit::Other(u8::try_from(code).unwrap_or(4)),
+    }))
+}
+
+/// Tries a backend in a child process.
+pub(crate) fn probe(backend: Backend) -> Found {
+    if !backend.is_compiled() {
+        return Found {
+            present: false,
+            device: None,
+            problem: Some(format!("not compiled in; cargo feature `{backend}`")),
+            ..bare(backend)
+        };
+    }
+    if backend == Backend::Flex {
+        return probe_here(backend);
+    }
+    match probe_child(backend) {
+        Ok(found) => found,
+        Err(problem) => Found {
+            problem: Some(problem),
+            ..bare(backend)
+        },
+    }
+}
+
+/// Tries a backend in this process: opens its device and multiplies two matrices.
+pub(crate) fn probe_here(backend: Backend) -> Found {
+    let opened = backend.device().and_then(|device| {
+        let name = backend.device_name()?;
+        let ones = Tensor::<2>::ones([8, 8], &device);
+        Ok((name, ones.clone().matmul(ones).try_into_data().is_ok()))
+    });
+    match opened {
+        Ok((name, true)) => Found {
+            present: true,
+            device: Some(name),
+            ..bare(backend)
+        },
+        Ok((name, false)) => Found {
+            device: Some(name),
+            problem: Some("the device cannot multiply matrices".to_owned()),
+            ..bare(backend)
+        },
+        Err(error) => Found {
+            problem: Some(match error {
+                BackendError::Absent { .. } => "no device found".to_owned(),
+                other => other.to_string(),
+            }),
+            ..bare(backend)
+        },
+    }
+}
+
+fn bare(backend: Backend) -> Found {
+    Found {
+        name: backend.name().to_owned(),
+        compiled: backend.is_compiled(),
+        present: false,
+        device: None,
+        deterministic: backend.is_deterministic(),
+        problem: None,
+    }
+}
+
+fn probe_child(backend: Backend) -> Result<Found, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let mut child = Command::new(program)
+        .args(["doctor", "--probe", backend.name()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| error.to_string())?;
+    let started = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(_)) => break,
+            Ok(None) if started.elapsed() > PROBE_LIMIT => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("its driver did not answer in {PROBE_LIMIT:?}"));
+            }
+            Ok(None) => std::thread::sleep(Duration::from_millis(10)),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    let output = child
+        .wait_with_output()
+        .map_err(|error| error.to_string())?;
+    serde_json::from_slice(&output.stdout)
+        .map_err(|_| "opening it failed; no driver, or a broken one".to_owned())
+}

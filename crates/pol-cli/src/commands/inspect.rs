@@ -1,0 +1,80 @@
+//! `pol inspect`: what a proof claims.
+
+use pol_core::manifest::Manifest;
+use pol_core::store::{FolderStore, Store};
+use pol_core::verify::read_claim;
+use serde::Serialize;
+
+use crate::args::InspectArgs;
+use crate::error::{CliError, Exit};
+use crate::output;
+
+#[derive(Serialize)]
+struct Inspection<'a> {
+    schema: &'static str,
+    commitment: String,
+    proof_bytes: u64,
+    #[serde(flatten)]
+    manifest: &'a Manifest,
+}
+
+pub(crate) fn run(args: &InspectArgs) -> Result<Exit, CliError> {
+    let store = FolderStore::new(&args.run);
+    let manifest = match read_claim(&store)? {
+        Ok(manifest) => manifest,
+        Err(reason) => {
+            output::note(format!("{}: {reason}", args.run.display()));
+            return Ok(Exit::Rejected);
+        }
+    };
+    let commitment = manifest.claim.commitment().to_string();
+    let proof_bytes = store.size()?;
+    if args.json {
+        output::json(&Inspection {
+            schema: "pol.inspect/1",
+            commitment,
+            proof_bytes,
+            manifest: &manifest,
+        })?;
+        return Ok(Exit::Done);
+    }
+    let claim = &manifest.claim;
+    let terms = &claim.terms;
+    output::line("These are the proof's own claims; `pol verify` checks them.");
+    output::field("commitment", commitment);
+    output::field("format", &terms.format);
+    output::field("model", format!("{:?}", terms.recipe.model));
+    output::field("data", format!("{:?}", terms.recipe.data));
+    output::field(
+        "data root",
+        format!("{} ({} records)", terms.data.root, terms.data.records),
+    );
+    output::field("optimizer", format!("{:?}", terms.recipe.optimizer));
+    output::field("rate", format!("{:?}", terms.recipe.learning_rate));
+    output::field("numerics", terms.recipe.numerics.to_string());
+    output::field(
+        "length",
+        format!(
+            "{} steps of {} records",
+            terms.recipe.steps, terms.recipe.batch_size
+        ),
+    );
+    output::field(
+        "checkpoints",
+        format!("{}, one every {} steps", claim.checkpoints, terms.interval),
+    );
+    output::field(
+        "seed",
+        format!("{} (from nonce {})", terms.seed.digest(), terms.nonce),
+    );
+    output::field(
+        "model file",
+        format!(
+            "{} ({})",
+            claim.model.digest,
+            output::bytes(claim.model.bytes)
+        ),
+    );
+    output::field("proof", output::bytes(proof_bytes));
+    Ok(Exit::Done)
+}

@@ -1,0 +1,141 @@
+//! What to train: from flags, a recipe, or a journal.
+
+use pol_core::journal::{Journal, JournalError};
+use pol_core::recipe::{Recipe, Value};
+use pol_core::records::Records;
+use pol_core::store::{FolderStore, StoreError};
+use pol_models::dataset::{Dataset, DatasetName, default_folder};
+use pol_models::dataset_of;
+use pol_models::recipe_file::{Named, RecipeFile, SHIPPED};
+
+use crate::args::TrainArgs;
+use crate::commands::recipe_file;
+use crate::error::CliError;
+
+/// A training that is settled down to its data.
+pub(super) struct Plan {
+    pub(super) recipe: Recipe,
+    pub(super) dataset: Dataset,
+    pub(super) nonce: u64,
+    pub(super) interval: u64,
+    /// `digits-lenet5`, for the run's folder.
+    pub(super) label: String,
+}
+
+impl Plan {
+    pub(super) fn of(args: &TrainArgs) -> Result<Self, CliError> {
+        if let Some(plan) = Self::of_unfinished_run(args)? {
+            return Ok(plan);
+        }
+        let file = file_of(args)?;
+        let name: DatasetName = file.data.name.parse()?;
+        let dataset = load(args, name)?;
+        let recipe = file.resolve(dataset.train.len())?;
+        let interval = match args.interval {
+            Some(interval) if interval == 0 || interval > recipe.steps => {
+                return Err(CliError::Usage(format!(
+                    "--interval must be from 1 to the {} steps of the training",
+                    recipe.steps
+                )));
+            }
+            Some(interval) => interval,
+            None => file.interval.min(recipe.steps),
+        };
+        Ok(Self {
+            label: format!("{}-{}", recipe.data.name, recipe.model.name),
+            recipe,
+            dataset,
+            nonce: args.seed.unwrap_or(0),
+            interval,
+        })
+    }
+
+    /// With `--resume` and no other recipe, the training that the journal holds.
+    fn of_unfinished_run(args: &TrainArgs) -> Result<Option<Self>, CliError> {
+        let (true, Some(run)) = (args.resume && !names_a_recipe(args), &args.out) else {
+            return Ok(None);
+        };
+        let terms = match Journal::open(&FolderStore::new(run)) {
+            Ok(journal) => journal.terms,
+            Err(JournalError::Empty | JournalError::Store(StoreError::Missing { .. })) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(CliError::Environment(error.to_string())),
+        };
+        let dataset = load(args, dataset_of(&terms.recipe)?)?;
+        Ok(Some(Self {
+            label: String::new(),
+            dataset,
+            nonce: args.seed.unwrap_or(terms.nonce),
+            interval: args.interval.unwrap_or(terms.interval),
+            recipe: terms.recipe,
+        }))
+    }
+}
+
+fn load(args: &TrainArgs, name: DatasetName) -> Result<Dataset, CliError> {
+    let folder = args.machine.data_dir.clone().unwrap_or_else(default_folder);
+    Ok(name.load(&folder)?)
+}
+
+fn names_a_recipe(args: &TrainArgs) -> bool {
+    args.recipe.is_some()
+        || args.model.is_some()
+        || args.dataset.is_some()
+        || args.augmentation.is_some()
+        || args.epochs.is_some()
+        || args.steps.is_some()
+        || args.batch_size.is_some()
+        || args.learning_rate.is_some()
+}
+
+/// The recipe file that is named, or the shipped one nearest to the flags, with the flags put in.
+fn file_of(args: &TrainArgs) -> Result<RecipeFile, CliError> {
+    let mut file = match &args.recipe {
+        Some(name) => recipe_file(name)?,
+        None => nearest(args.model.as_deref(), args.dataset),
+    };
+    if let Some(model) = args.model.as_deref().filter(|m| *m != file.model.name) {
+        file.model = Named::new(model);
+    }
+    if let Some(dataset) = args.dataset.filter(|d| d.name() != file.data.name) {
+        file.data = Named::new(dataset.name());
+    }
+    if let Some(augmentation) = &args.augmentation {
+        let value = Value::Text(augmentation.clone());
+        file.data.options.insert("augmentation".to_owned(), value);
+    }
+    if args.epochs.is_some() || args.steps.is_some() {
+        (file.epochs, file.steps) = (args.epochs, args.steps);
+    }
+    if let Some(batch_size) = args.batch_size {
+        file.batch_size = batch_size;
+    }
+    if let Some(rate) = args.learning_rate {
+        file.learning_rate.base = rate;
+    }
+    Ok(file)
+}
+
+/// The shipped recipe for this model and data set; else for this data set; else for images of
+/// the same size; else the default.
+fn nearest(model: Option<&str>, dataset: Option<DatasetName>) -> RecipeFile {
+    let dataset = dataset.unwrap_or(DatasetName::Digits);
+    let rank = |file: &RecipeFile| {
+        let of_data = file.data.name == dataset.name();
+        let of_model = model.is_some_and(|model| file.model.name == model);
+        let of_size = (file.data.name.parse::<DatasetName>())
+            .is_ok_and(|other| other.image() == dataset.image());
+        (of_data, of_size, of_model)
+    };
+    let mut best: Option<RecipeFile> = None;
+    for (name, _) in SHIPPED {
+        let Some(file) = RecipeFile::shipped(name) else {
+            continue;
+        };
+        if best.as_ref().is_none_or(|best| rank(&file) > rank(best)) {
+            best = Some(file);
+        }
+    }
+    best.unwrap_or_else(|| unreachable!("recipes are shipped"))
+}

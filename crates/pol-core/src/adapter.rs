@@ -1,0 +1,21 @@
+//! Burn: the one part of this crate that knows it.
+//!
+//! [`PolLearner`] makes a [`Learner`](crate::learner::Learner) of a [`Task`]: a Burn module, the
+//! loss of a batch, and an optimizer. Its state is keyed by module paths, never by Burn's random
+//! parameter ids, and it is restored into a freshly built module, since BatchNorm keeps pending
+//! statistics that a restored value would not replace.
+
+mod backend;
+mod capture;
+mod initial;
+mod optimizer;
+mod pol_learner;
+#[cfg(feature = "train")]
+mod strategy;
+
+pub use backend::{Backend, BackendError};
+pub use initial::{Initial, ParameterInfo};
+pub use optimizer::PathOptimizer;
+pub use pol_learner::{PolLearner, StepOutput, Task};
+#[cfg(feature = "train")]
+pub use strategy::{PolStrategy, Proved, TrainStepTask};

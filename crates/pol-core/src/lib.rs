@@ -1,0 +1,37 @@
+//! Proof-of-Learning: train a model, keep a proof of the training, let anyone verify it by
+//! replaying parts of it.
+//!
+//! ```text
+//! recipe + seed → schedule → learner → recorder → store → verifier → verdict
+//! ```
+//!
+//! - A [`Recipe`](recipe::Recipe) says what is trained and how; a [`Seed`](random::Seed) derived
+//!   from it and from the data determines everything random.
+//! - A [`Learner`](learner::Learner) takes steps and gives its whole [`State`](state::State).
+//!   With the feature `burn`, `adapter::PolLearner` is one for any Burn module.
+//! - A [`Recorder`](recorder::Recorder) commits states to a [`Store`](store::Store) while the
+//!   training runs; [`Training`](training::Training) is the loop around both.
+//! - A [`Verifier`](verify::Verifier) checks a store's integrity, replays segments on a learner
+//!   of its own and gives a [`Report`](verify::Report) with a verdict.
+//!
+//! `SPEC.md` in the repository defines every byte.
+
+pub mod codec;
+pub mod digest;
+pub mod journal;
+pub mod learner;
+pub mod manifest;
+pub mod merkle;
+pub mod object;
+pub mod random;
+pub mod recipe;
+pub mod recorder;
+pub mod records;
+pub mod schedule;
+pub mod state;
+pub mod store;
+pub mod training;
+pub mod verify;
+
+#[cfg(feature = "burn")]
+pub mod adapter;

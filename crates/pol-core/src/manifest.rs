@@ -1,0 +1,226 @@
+//! What a prover claims and commits to (SPEC.md §10).
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, CodecError};
+use crate::digest::{Digest, tagged};
+use crate::merkle::Tree;
+use crate::random::Seed;
+use crate::recipe::{Recipe, RecipeError};
+use crate::records::DataCommitment;
+use crate::schedule::BatchSource;
+
+/// The name of this format, in every manifest and journal.
+pub const FORMAT: &str = "pol/v1";
+/// The longest manifest, in bytes (SPEC.md §13).
+pub const MAX_MANIFEST_BYTES: u64 = 256 << 20;
+
+/// What is settled before the first step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terms {
+    /// [`FORMAT`].
+    pub format: String,
+    /// The training.
+    pub recipe: Recipe,
+    /// The data.
+    pub data: DataCommitment,
+    /// Chosen by the prover; it makes trainings of one recipe on one data set differ.
+    pub nonce: u64,
+    /// The seed derived from the three above.
+    pub seed: Seed,
+    /// How the batches are determined.
+    pub batches: BatchSource,
+    /// k: steps between checkpoints. The last segment may be shorter.
+    pub interval: u64,
+}
+
+impl Terms {
+    /// The terms of a training; the seed is derived here.
+    pub fn new(
+        recipe: Recipe,
+        data: DataCommitment,
+        nonce: u64,
+        batches: BatchSource,
+        interval: u64,
+    ) -> Self {
+        let seed = Seed::derive(&data.root, &recipe.digest(), &[], nonce);
+        Self {
+            format: FORMAT.to_owned(),
+            recipe,
+            data,
+            nonce,
+            seed,
+            batches,
+            interval,
+        }
+    }
+
+    /// Checks what can be checked without anything else.
+    ///
+    /// # Errors
+    /// [`TermsError`] names the field.
+    pub fn check(&self) -> Result<(), TermsError> {
+        if self.format != FORMAT {
+            return Err(TermsError::Format(self.format.chars().take(40).collect()));
+        }
+        self.recipe.check()?;
+        if self.interval == 0 || self.interval > self.recipe.steps {
+            return Err(TermsError::Interval {
+                interval: self.interval,
+                steps: self.recipe.steps,
+            });
+        }
+        let derived = Seed::derive(&self.data.root, &self.recipe.digest(), &[], self.nonce);
+        if derived != self.seed {
+            return Err(TermsError::Seed);
+        }
+        Ok(())
+    }
+
+    /// The steps at which checkpoints stand: 0, k, 2k, … and the last step.
+    pub fn checkpoint_steps(&self) -> impl Iterator<Item = u64> + use<> {
+        let (k, last) = (self.interval.max(1), self.recipe.steps);
+        (0..self.segments())
+            .map(move |i| i * k)
+            .chain(std::iter::once(last))
+    }
+
+    /// The number of segments.
+    pub fn segments(&self) -> u64 {
+        self.recipe.steps.div_ceil(self.interval.max(1))
+    }
+
+    /// Whether a checkpoint stands at `step`.
+    pub fn is_checkpoint(&self, step: u64) -> bool {
+        step.is_multiple_of(self.interval.max(1)) || step == self.recipe.steps
+    }
+}
+
+/// Why terms do not describe a training.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TermsError {
+    /// Another format or version.
+    #[error("the proof's format is `{0}`; this program reads `{FORMAT}`")]
+    Format(String),
+    /// A recipe that no training can follow.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// An interval of zero, or longer than the training.
+    #[error("the interval of {interval} steps does not fit a training of {steps}")]
+    Interval {
+        /// k.
+        interval: u64,
+        /// The training's steps.
+        steps: u64,
+    },
+    /// A seed chosen rather than derived.
+    #[error("the seed is not the one derived from data, recipe and nonce")]
+    Seed,
+}
+
+/// A committed state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// Steps made before this state.
+    pub step: u64,
+    /// The state's digest, and the name of its object.
+    pub state: Digest,
+    /// The name of the object that lists the batches of the segment ending here; only with
+    /// [`BatchSource::Explicit`].
+    pub batches: Option<Digest>,
+}
+
+impl Checkpoint {
+    /// The leaf in the tree of checkpoints.
+    pub fn digest(&self) -> Digest {
+        tagged("pol.v1.checkpoint", &[&codec::encode(self)])
+    }
+}
+
+/// The exported final model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFile {
+    /// `H("pol.v1.model", file)`.
+    pub digest: Digest,
+    /// Its length.
+    pub bytes: u64,
+}
+
+impl ModelFile {
+    /// Describes the file with this content.
+    pub fn of(content: &[u8]) -> Self {
+        Self {
+            digest: tagged("pol.v1.model", &[content]),
+            bytes: content.len() as u64,
+        }
+    }
+}
+
+/// Everything a prover commits to: small, whatever the length of the training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    /// What was settled before the first step.
+    pub terms: Terms,
+    /// The number of checkpoints, the initial and the final state included.
+    pub checkpoints: u64,
+    /// The root of the tree over them.
+    pub checkpoints_root: Digest,
+    /// The final model's file.
+    pub model: ModelFile,
+}
+
+impl Claim {
+    /// The commitment: `H("pol.v1.commitment", canonical encoding of the claim)`.
+    pub fn commitment(&self) -> Digest {
+        tagged("pol.v1.commitment", &[&codec::encode(self)])
+    }
+}
+
+/// The content of `manifest.mp`: the claim and the checkpoints it binds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// What is committed to.
+    pub claim: Claim,
+    /// All checkpoints in order.
+    pub checkpoints: Vec<Checkpoint>,
+}
+
+impl Manifest {
+    /// Binds `checkpoints` and the final model to `terms`.
+    pub fn seal(terms: Terms, checkpoints: Vec<Checkpoint>, model: ModelFile) -> Self {
+        Self {
+            claim: Claim {
+                terms,
+                checkpoints: checkpoints.len() as u64,
+                checkpoints_root: checkpoints_root(&checkpoints),
+                model,
+            },
+            checkpoints,
+        }
+    }
+
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// If `bytes` is not the canonical encoding of one.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        codec::decode("manifest.mp", bytes, MAX_MANIFEST_BYTES)
+    }
+
+    /// The canonical encoding.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+}
+
+/// The root over checkpoints in order.
+pub fn checkpoints_root(checkpoints: &[Checkpoint]) -> Digest {
+    let leaves: Vec<Digest> = checkpoints.iter().map(Checkpoint::digest).collect();
+    Tree::Checkpoints.root(&leaves)
+}

@@ -1,0 +1,362 @@
+//! The recipe (SPEC.md §9): everything about a training but its seed, with no default left open,
+//! so that two parties who hold the same recipe mean the same training.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec;
+use crate::digest::{Digest, tagged};
+use crate::schedule::{MAX_BATCH, MAX_STEPS};
+
+/// Model, data, optimizer, learning rate, length and numerics of a training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The model and its options.
+    pub model: Component,
+    /// The data set, its split and its augmentation.
+    pub data: Component,
+    /// The update rule.
+    pub optimizer: Optimizer,
+    /// The learning rate of every step.
+    pub learning_rate: LearningRate,
+    /// Records in a step.
+    pub batch_size: u64,
+    /// Steps in the whole training.
+    pub steps: u64,
+    /// Whose kernels compute.
+    pub numerics: Numerics,
+}
+
+/// A named part of a recipe with its options.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Component {
+    /// The name, `resnet20` for example.
+    pub name: String,
+    /// Options by name.
+    pub options: BTreeMap<String, Value>,
+}
+
+impl Component {
+    /// A component without options.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            options: BTreeMap::new(),
+        }
+    }
+
+    /// The component with one more option.
+    pub fn with(mut self, option: &str, value: impl Into<Value>) -> Self {
+        self.options.insert(option.to_owned(), value.into());
+        self
+    }
+}
+
+/// The value of an option.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// A truth value.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A number.
+    Float(f64),
+    /// A text.
+    Text(String),
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Self::Bool(value)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(value: i64) -> Self {
+        Self::Int(value)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Self::Float(value)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(value: &str) -> Self {
+        Self::Text(value.to_owned())
+    }
+}
+
+/// The update rule and its constants.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Optimizer {
+    /// Stochastic gradient descent. Weight decay is coupled: it is added to the gradient.
+    Sgd {
+        /// μ; no velocity is kept where it is zero.
+        momentum: f64,
+        /// 0 in PyTorch and in the papers.
+        dampening: f64,
+        /// L2 penalty on every parameter.
+        weight_decay: f64,
+        /// Nesterov's look-ahead.
+        nesterov: bool,
+    },
+    /// Adam (Kingma & Ba, 2015), with coupled weight decay.
+    Adam {
+        /// β₁.
+        beta1: f64,
+        /// β₂.
+        beta2: f64,
+        /// ε, added to the root of the second moment.
+        epsilon: f64,
+        /// L2 penalty on every parameter.
+        weight_decay: f64,
+    },
+    /// Adam with decoupled weight decay (Loshchilov & Hutter, 2019).
+    AdamW {
+        /// β₁.
+        beta1: f64,
+        /// β₂.
+        beta2: f64,
+        /// ε, added to the root of the second moment.
+        epsilon: f64,
+        /// Decay of every parameter, times the learning rate.
+        weight_decay: f64,
+    },
+    /// A library user's own optimizer.
+    Custom(Component),
+}
+
+/// The learning rate as a function of the step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LearningRate {
+    /// The rate after warm-up, before decay.
+    pub base: f64,
+    /// Steps of linear warm-up: step `t < warmup` uses `base · (t + 1) / warmup`.
+    pub warmup: u64,
+    /// What happens after it.
+    pub decay: Decay,
+}
+
+/// How the learning rate falls.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Decay {
+    /// Not at all.
+    Constant,
+    /// Multiplied by `gamma` at each milestone, a step.
+    MultiStep {
+        /// Steps in ascending order.
+        milestones: Vec<u64>,
+        /// The factor.
+        gamma: f64,
+    },
+    /// Half a cosine from `base` down to `min` at the last step (Loshchilov & Hutter, 2017).
+    Cosine {
+        /// The rate at the end.
+        min: f64,
+    },
+}
+
+impl LearningRate {
+    /// The rate that `step` of `steps` uses.
+    pub fn at(&self, step: u64, steps: u64) -> f64 {
+        if step < self.warmup {
+            return self.base * (step + 1) as f64 / self.warmup as f64;
+        }
+        match &self.decay {
+            Decay::Constant => self.base,
+            Decay::MultiStep { milestones, gamma } => {
+                let passed = milestones.iter().filter(|&&m| m <= step).count();
+                (0..passed).fold(self.base, |rate, _| rate * gamma)
+            }
+            Decay::Cosine { min } => {
+                let span = steps.saturating_sub(self.warmup).max(1) as f64;
+                let done = (step - self.warmup) as f64 / span;
+                let half_cosine = 0.5 * (1.0 + libm::cos(std::f64::consts::PI * done));
+                min + (self.base - min) * half_cosine
+            }
+        }
+    }
+}
+
+/// Whose kernels compute, and so how a replay is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Numerics {
+    /// Burn's own kernels: bits may differ between devices.
+    Stock,
+}
+
+impl fmt::Display for Numerics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stock => f.write_str("stock"),
+        }
+    }
+}
+
+/// A recipe that no training can follow.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("the recipe's `{field}` {problem}")]
+pub struct RecipeError {
+    /// The field, as in SPEC.md §9.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl Recipe {
+    /// `H("pol.v1.recipe", canonical encoding)`.
+    pub fn digest(&self) -> Digest {
+        tagged("pol.v1.recipe", &[&codec::encode(self)])
+    }
+
+    /// Checks that numbers are in the ranges that a training needs.
+    ///
+    /// # Errors
+    /// Names the first field at fault.
+    pub fn check(&self) -> Result<(), RecipeError> {
+        let fail = |field, problem: &str| {
+            Err(RecipeError {
+                field,
+                problem: problem.to_owned(),
+            })
+        };
+        if self.steps == 0 || self.steps > MAX_STEPS {
+            return fail("steps", "must be from 1 to 2^32");
+        }
+        if self.batch_size == 0 || self.batch_size > MAX_BATCH {
+            return fail("batch_size", "must be from 1 to 2^20");
+        }
+        let LearningRate { base, decay, .. } = &self.learning_rate;
+        if !base.is_finite() || *base < 0.0 {
+            return fail(
+                "learning_rate.base",
+                "must be a number that is not negative",
+            );
+        }
+        match decay {
+            Decay::MultiStep { milestones, gamma } => {
+                if !gamma.is_finite() || !milestones.is_sorted() {
+                    return fail(
+                        "learning_rate.decay",
+                        "needs ascending milestones and a finite gamma",
+                    );
+                }
+            }
+            Decay::Cosine { min } if !min.is_finite() => {
+                return fail("learning_rate.decay", "needs a finite minimum");
+            }
+            _ => {}
+        }
+        let constants = match &self.optimizer {
+            Optimizer::Sgd {
+                momentum,
+                dampening,
+                weight_decay,
+                ..
+            } => vec![*momentum, *dampening, *weight_decay],
+            Optimizer::Adam {
+                beta1,
+                beta2,
+                epsilon,
+                weight_decay,
+            }
+            | Optimizer::AdamW {
+                beta1,
+                beta2,
+                epsilon,
+                weight_decay,
+            } => vec![*beta1, *beta2, *epsilon, *weight_decay],
+            Optimizer::Custom(_) => vec![],
+        };
+        if constants.iter().any(|c| !c.is_finite()) {
+            return fail("optimizer", "has a constant that is not finite");
+        }
+        Ok(())
+    }
+
+    /// The fields in which `claimed` differs from this recipe, each with both values.
+    pub fn differences(&self, claimed: &Self) -> Vec<String> {
+        let mut differences = Vec::new();
+        let mut compare = |field: &str, expected: String, found: String| {
+            if expected != found {
+                differences.push(format!(
+                    "{field}: expected {expected}, the proof says {found}"
+                ));
+            }
+        };
+        let text = |value: &dyn fmt::Debug| format!("{value:?}");
+        compare("model", text(&self.model), text(&claimed.model));
+        compare("data", text(&self.data), text(&claimed.data));
+        compare("optimizer", text(&self.optimizer), text(&claimed.optimizer));
+        compare(
+            "learning_rate",
+            text(&self.learning_rate),
+            text(&claimed.learning_rate),
+        );
+        compare(
+            "batch_size",
+            text(&self.batch_size),
+            text(&claimed.batch_size),
+        );
+        compare("steps", text(&self.steps), text(&claimed.steps));
+        compare("numerics", text(&self.numerics), text(&claimed.numerics));
+        differences
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rate(decay: Decay, warmup: u64) -> LearningRate {
+        LearningRate {
+            base: 0.1,
+            warmup,
+            decay,
+        }
+    }
+
+    #[test]
+    fn multi_step_falls_at_its_milestones() {
+        let rate = rate(
+            Decay::MultiStep {
+                milestones: vec![10, 20],
+                gamma: 0.5,
+            },
+            0,
+        );
+        assert_eq!(
+            [9, 10, 19, 20].map(|t| rate.at(t, 30)),
+            [0.1, 0.05, 0.05, 0.025]
+        );
+    }
+
+    #[test]
+    fn cosine_starts_at_base_and_nears_min() {
+        let rate = rate(Decay::Cosine { min: 0.01 }, 0);
+        assert_eq!(rate.at(0, 100), 0.1);
+        assert!((rate.at(50, 100) - 0.055).abs() < 1e-12);
+        assert!(rate.at(99, 100) < 0.0101);
+    }
+
+    #[test]
+    fn warm_up_is_linear_and_ends_at_base() {
+        let rate = rate(Decay::Constant, 4);
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-15;
+        assert!(close(rate.at(0, 10), 0.025));
+        assert!(close(rate.at(3, 10), 0.1));
+        assert_eq!(rate.at(4, 10), 0.1);
+    }
+}

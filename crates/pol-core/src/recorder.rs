@@ -1,0 +1,385 @@
+//! The recorder: takes a training's states and commits them, in the background.
+//!
+//! Training is held up only while a state is copied off the device. Hashing, compression and
+//! writing run on a thread behind a bounded queue; an error there stops the training at the next
+//! call, and what was recorded before stays on disk for `resume`.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use crate::journal::{Journal, JournalError};
+use crate::learner::LearnerError;
+use crate::manifest::{Checkpoint, Manifest, ModelFile, Terms, TermsError};
+use crate::object::{self, MAX_OBJECT_BYTES};
+use crate::schedule::{BatchPlan, BatchSource};
+use crate::state::State;
+use crate::store::{Item, Store, StoreError};
+
+/// States that may wait for the background thread. One being written and one waiting keep the
+/// training from stalling on a slow write; more would only hide that the disk cannot keep up.
+const QUEUE: usize = 2;
+
+/// Why a training could not be recorded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The terms do not describe a training.
+    #[error(transparent)]
+    Terms(#[from] TermsError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A training is already there.
+    #[error("{location} already holds {what}")]
+    Occupied {
+        /// The store.
+        location: String,
+        /// A finished proof or a training that can be resumed.
+        what: &'static str,
+    },
+    /// The journal is of another training.
+    #[error("{location} holds a training with other terms: {differences}")]
+    OtherTerms {
+        /// The store.
+        location: String,
+        /// What differs.
+        differences: String,
+    },
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A checkpoint was skipped or given twice.
+    #[error("the next checkpoint stands at step {expected}, not at step {found}")]
+    OutOfOrder {
+        /// The step that is due.
+        expected: u64,
+        /// The step given.
+        found: u64,
+    },
+    /// The batches given do not cover the segment.
+    #[error("the explicit schedule lacks the batch of step {0}")]
+    MissingBatch(u64),
+    /// The training has diverged; a proof of it would be rejected.
+    #[error("at step {step} `{entry}` holds a value that is not finite: the training has diverged")]
+    NotFinite {
+        /// The step.
+        step: u64,
+        /// The tensor.
+        entry: String,
+    },
+    /// The training ended before its last step.
+    #[error("the training ended at step {found} of {expected}; it can be resumed")]
+    Incomplete {
+        /// The last step by the recipe.
+        expected: u64,
+        /// The last checkpoint.
+        found: u64,
+    },
+    /// The state could not be taken.
+    #[error(transparent)]
+    Learner(#[from] LearnerError),
+    /// The background thread is gone without an error of its own.
+    #[error("the recording thread stopped unexpectedly")]
+    ThreadLost,
+}
+
+/// A checkpoint on its way to the store.
+struct Job {
+    step: u64,
+    state: State,
+    batches: Option<Vec<BatchPlan>>,
+}
+
+/// Where a resumed training goes on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resumed {
+    /// The step of the last checkpoint.
+    pub step: u64,
+    /// The state there.
+    pub state: State,
+}
+
+/// Records one training into a store.
+pub struct Recorder {
+    store: Arc<dyn Store>,
+    terms: Terms,
+    next: Option<u64>,
+    batches: Vec<BatchPlan>,
+    queue: Option<SyncSender<Job>>,
+    worker: Option<JoinHandle<Result<Journal, RecordError>>>,
+}
+
+impl Recorder {
+    /// Begins a new proof in an empty store.
+    ///
+    /// # Errors
+    /// If the terms are faulty, the store is occupied or fails.
+    pub fn start(store: Arc<dyn Store>, terms: Terms) -> Result<Self, RecordError> {
+        terms.check()?;
+        refuse_if_sealed(store.as_ref())?;
+        if store.contains(Item::Journal) {
+            return Err(RecordError::Occupied {
+                location: store.location(),
+                what: "an unfinished training, which can be resumed",
+            });
+        }
+        let journal = Journal::begin(store.as_ref(), terms)?;
+        Ok(Self::spawn(store, journal))
+    }
+
+    /// Goes on with an unfinished training, from its last whole checkpoint; begins a new one
+    /// where there is none.
+    ///
+    /// # Errors
+    /// If the store holds a finished proof, or a training with other terms.
+    pub fn resume(
+        store: Arc<dyn Store>,
+        terms: Terms,
+    ) -> Result<(Self, Option<Resumed>), RecordError> {
+        terms.check()?;
+        refuse_if_sealed(store.as_ref())?;
+        let mut journal = match Journal::open(store.as_ref()) {
+            Ok(journal) => journal,
+            Err(JournalError::Empty) => {
+                store.remove_journal()?;
+                return Ok((Self::start(store, terms)?, None));
+            }
+            Err(JournalError::Store(StoreError::Missing { .. })) => {
+                return Ok((Self::start(store, terms)?, None));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if journal.terms != terms {
+            return Err(RecordError::OtherTerms {
+                location: store.location(),
+                differences: term_differences(&journal.terms, &terms),
+            });
+        }
+        // The journal is written after the objects, so the last checkpoint is normally whole.
+        // If it isn't, an earlier one will do.
+        let due: Vec<u64> = terms.checkpoint_steps().collect();
+        let in_order = (journal.checkpoints.iter().zip(&due))
+            .take_while(|(checkpoint, due)| checkpoint.step == **due)
+            .count();
+        let last_whole = (0..in_order).rev().find_map(|index| {
+            let checkpoint = &journal.checkpoints[index];
+            let bytes = store
+                .read(Item::Object(checkpoint.state), MAX_OBJECT_BYTES)
+                .ok()?;
+            let state = object::decode_state(&checkpoint.state, &bytes).ok()?;
+            Some((index, checkpoint.step, state))
+        });
+        let keep = last_whole.as_ref().map_or(0, |(index, ..)| index + 1);
+        journal.rewind(store.as_ref(), keep)?;
+        let resumed = last_whole.map(|(_, step, state)| Resumed { step, state });
+        Ok((Self::spawn(store, journal), resumed))
+    }
+
+    fn spawn(store: Arc<dyn Store>, journal: Journal) -> Self {
+        let (queue, jobs) = sync_channel(QUEUE);
+        let terms = journal.terms.clone();
+        let next = terms.checkpoint_steps().nth(journal.checkpoints.len());
+        let worker = {
+            let store = Arc::clone(&store);
+            thread::spawn(move || write_checkpoints(store.as_ref(), journal, &jobs))
+        };
+        Self {
+            store,
+            terms,
+            next,
+            batches: Vec::new(),
+            queue: Some(queue),
+            worker: Some(worker),
+        }
+    }
+
+    /// The terms of this training.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Notes the batch of a step; needed only where batches are explicit.
+    pub fn record_batch(&mut self, plan: &BatchPlan) {
+        if self.terms.batches == BatchSource::Explicit {
+            self.batches.push(plan.clone());
+        }
+    }
+
+    /// Records the state at `step` if a checkpoint stands there, else does nothing. Returns
+    /// whether it did; `capture` is called only then.
+    ///
+    /// # Errors
+    /// If the state cannot be taken, a checkpoint was skipped, or an earlier one could not be
+    /// written.
+    pub fn record(
+        &mut self,
+        step: u64,
+        capture: impl FnOnce() -> Result<State, LearnerError>,
+    ) -> Result<bool, RecordError> {
+        if !self.terms.is_checkpoint(step) {
+            return match self.next {
+                Some(expected) if expected < step => Err(RecordError::OutOfOrder {
+                    expected,
+                    found: step,
+                }),
+                _ => Ok(false),
+            };
+        }
+        if self.next != Some(step) {
+            return Err(RecordError::OutOfOrder {
+                expected: self.next.unwrap_or(self.terms.recipe.steps),
+                found: step,
+            });
+        }
+        let batches = match self.terms.batches {
+            BatchSource::Derived => None,
+            BatchSource::Explicit if step == 0 => None,
+            BatchSource::Explicit => Some(self.take_batches(step)?),
+        };
+        let job = Job {
+            step,
+            state: capture()?,
+            batches,
+        };
+        self.next = (self.terms.checkpoint_steps()).find(|&later| later > step);
+        match &self.queue {
+            Some(queue) if queue.send(job).is_ok() => Ok(true),
+            // The thread has ended: its result says why.
+            _ => Err(self.join().err().unwrap_or(RecordError::ThreadLost)),
+        }
+    }
+
+    /// Writes all that is waiting and stops, leaving a training that can be resumed. Returns the
+    /// step of its last checkpoint.
+    ///
+    /// # Errors
+    /// If something could not be written.
+    pub fn stop(mut self) -> Result<u64, RecordError> {
+        let journal = self.join()?;
+        Ok(journal.checkpoints.last().map_or(0, |last| last.step))
+    }
+
+    /// Seals the proof: binds all checkpoints and the exported final model.
+    ///
+    /// # Errors
+    /// If the training is not complete, or something could not be written.
+    pub fn seal(mut self, model: &[u8]) -> Result<Manifest, RecordError> {
+        let journal = self.join()?;
+        let found = journal.checkpoints.last().map_or(0, |last| last.step);
+        let expected = self.terms.recipe.steps;
+        if found != expected {
+            return Err(RecordError::Incomplete { expected, found });
+        }
+        self.store.write(Item::Model, model)?;
+        let manifest = Manifest::seal(journal.terms, journal.checkpoints, ModelFile::of(model));
+        self.store.write(Item::Manifest, &manifest.encode())?;
+        self.store.remove_journal()?;
+        Ok(manifest)
+    }
+
+    /// The batches of the segment that ends at `step`.
+    fn take_batches(&mut self, step: u64) -> Result<Vec<BatchPlan>, RecordError> {
+        let k = self.terms.interval;
+        let first = (step - 1) / k * k;
+        let batches = std::mem::take(&mut self.batches);
+        let missing = (first..step)
+            .enumerate()
+            .find(|(i, due)| batches.get(*i).is_none_or(|plan| plan.step != *due));
+        match missing {
+            Some((_, due)) => Err(RecordError::MissingBatch(due)),
+            None => Ok(batches),
+        }
+    }
+
+    /// Closes the queue and waits for the thread.
+    fn join(&mut self) -> Result<Journal, RecordError> {
+        self.queue = None;
+        match self.worker.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            _ => Err(RecordError::ThreadLost),
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        // What was handed over is written even if the caller gives up.
+        let _ = self.join();
+    }
+}
+
+/// The background thread: objects first, then the journal that names them.
+fn write_checkpoints(
+    store: &dyn Store,
+    mut journal: Journal,
+    jobs: &Receiver<Job>,
+) -> Result<Journal, RecordError> {
+    for Job {
+        step,
+        state,
+        batches,
+    } in jobs
+    {
+        if let Some(entry) = state.entries().iter().find(|entry| !entry.is_finite()) {
+            return Err(RecordError::NotFinite {
+                step,
+                entry: entry.name().to_owned(),
+            });
+        }
+        let digest = state.digest();
+        let encoded = object::encode_state(&state).map_err(|source| StoreError::Io {
+            path: Item::Object(digest).path(),
+            source,
+        })?;
+        store.write(Item::Object(digest), &encoded)?;
+        let batches = match batches {
+            Some(list) => {
+                let name = object::batches_digest(&list);
+                store.write(Item::Object(name), &object::encode_batches(&list))?;
+                Some(name)
+            }
+            None => None,
+        };
+        let checkpoint = Checkpoint {
+            step,
+            state: digest,
+            batches,
+        };
+        journal.append(store, checkpoint)?;
+    }
+    Ok(journal)
+}
+
+fn refuse_if_sealed(store: &dyn Store) -> Result<(), RecordError> {
+    if store.contains(Item::Manifest) {
+        return Err(RecordError::Occupied {
+            location: store.location(),
+            what: "a finished proof",
+        });
+    }
+    Ok(())
+}
+
+fn term_differences(there: &Terms, here: &Terms) -> String {
+    let mut differences = here.recipe.differences(&there.recipe);
+    if there.data != here.data {
+        differences.push("the training data".to_owned());
+    }
+    if there.nonce != here.nonce {
+        differences.push(format!(
+            "seed: asked for {}, there {}",
+            here.nonce, there.nonce
+        ));
+    }
+    if there.interval != here.interval {
+        differences.push(format!(
+            "interval: asked for {}, there {}",
+            here.interval, there.interval
+        ));
+    }
+    if there.batches != here.batches {
+        differences.push("the source of the batches".to_owned());
+    }
+    differences.join("; ")
+}

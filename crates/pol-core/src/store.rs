@@ -1,0 +1,142 @@
+//! Where a proof lives: a folder ([`FolderStore`]), or memory ([`MemoryStore`]) in tests
+//! (SPEC.md §12). Paths are built from digests and constants alone, never from anything that a
+//! proof says.
+
+mod folder;
+mod memory;
+
+pub use folder::FolderStore;
+pub use memory::MemoryStore;
+
+use std::io;
+
+use crate::digest::Digest;
+
+/// One of the files of a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Item {
+    /// `manifest.mp`.
+    Manifest,
+    /// `journal.mp`, while the training runs.
+    Journal,
+    /// `model.safetensors`.
+    Model,
+    /// `objects/ab/cdef…`.
+    Object(Digest),
+}
+
+impl Item {
+    /// The path inside the proof folder.
+    pub fn path(&self) -> String {
+        match self {
+            Self::Manifest => "manifest.mp".to_owned(),
+            Self::Journal => "journal.mp".to_owned(),
+            Self::Model => "model.safetensors".to_owned(),
+            Self::Object(digest) => {
+                let hex = digest.to_string();
+                let (folder, file) = hex.split_at(2);
+                format!("objects/{folder}/{file}")
+            }
+        }
+    }
+}
+
+/// Why an item could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// It is not there.
+    #[error("{item} is missing")]
+    Missing {
+        /// Path inside the proof.
+        item: String,
+    },
+    /// It is there, but is a folder, a link, a pipe or a device.
+    #[error("{item} is not a regular file")]
+    NotAFile {
+        /// Path inside the proof.
+        item: String,
+    },
+    /// It is larger than the format allows; nothing of it was read.
+    #[error("{item} has {len} bytes; the limit is {limit}")]
+    TooLarge {
+        /// Path inside the proof.
+        item: String,
+        /// Its length.
+        len: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Another training writes to this folder.
+    #[error("another training is writing to {path}")]
+    Locked {
+        /// The folder.
+        path: String,
+    },
+    /// The operating system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// What was read or written.
+        path: String,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    /// Whether the proof is at fault (something missing or not a file), not the machine.
+    pub fn blames_proof(&self) -> bool {
+        matches!(
+            self,
+            Self::Missing { .. } | Self::NotAFile { .. } | Self::TooLarge { .. }
+        )
+    }
+}
+
+/// A place for a proof.
+///
+/// Writing an item is atomic and durable: after a crash it is there as a whole or not at all.
+/// The journal alone grows in place.
+pub trait Store: Send + Sync {
+    /// Where this is, for messages.
+    fn location(&self) -> String;
+
+    /// Reads an item of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a missing item is [`StoreError::Missing`].
+    fn read(&self, item: Item, limit: u64) -> Result<Vec<u8>, StoreError>;
+
+    /// Writes an item as a whole, replacing it where it exists.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn write(&self, item: Item, bytes: &[u8]) -> Result<(), StoreError>;
+
+    /// Appends to the journal and makes it durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], or [`StoreError::Locked`] while another training writes it.
+    fn append_journal(&self, bytes: &[u8]) -> Result<(), StoreError>;
+
+    /// Cuts the journal to its first `len` bytes, dropping a record that was cut off by a crash.
+    ///
+    /// # Errors
+    /// As [`Store::append_journal`].
+    fn truncate_journal(&self, len: u64) -> Result<(), StoreError>;
+
+    /// Removes the journal, once the manifest stands.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn remove_journal(&self) -> Result<(), StoreError>;
+
+    /// Whether an item is there.
+    fn contains(&self, item: Item) -> bool;
+
+    /// The bytes of all items together.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn size(&self) -> Result<u64, StoreError>;
+}

@@ -1,0 +1,153 @@
+//! Classification of images as a task: records to tensors, scores to cross-entropy.
+
+use std::sync::Arc;
+
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Tensor, TensorData};
+use pol_core::adapter::{StepOutput, Task};
+use pol_core::learner::{Batch, LearnerError};
+use pol_core::records::{Record, Records};
+
+use crate::augment::Augmentation;
+use crate::dataset::{DatasetName, Images};
+use crate::image_learner::Evaluation;
+use crate::model::Classifier;
+
+/// Images evaluated at a time.
+const EVALUATION_BATCH: u64 = 256;
+
+type Build<M> = Arc<dyn Fn(&Device) -> M + Send + Sync>;
+
+/// A classifier trained on a data set with cross-entropy.
+pub struct Classification<M> {
+    dataset: DatasetName,
+    pixel_offset: usize,
+    augmentation: Augmentation,
+    build: Build<M>,
+}
+
+impl<M: Classifier> Classification<M> {
+    /// A task for records of `dataset` whose pixels follow `pixel_offset` bytes; `build` makes
+    /// the model.
+    pub fn new(
+        dataset: DatasetName,
+        pixel_offset: usize,
+        augmentation: Augmentation,
+        build: impl Fn(&Device) -> M + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            dataset,
+            pixel_offset,
+            augmentation,
+            build: Arc::new(build),
+        }
+    }
+
+    /// Pixels of a record, if it is of this data set.
+    fn pixels<'a>(&self, record: &Record<'a>) -> Result<&'a [u8], LearnerError> {
+        let pixels = record.bytes.get(self.pixel_offset..).unwrap_or(&[]);
+        let label_ok = (record.label as usize) < self.dataset.classes();
+        if pixels.len() == self.dataset.image().len() && label_ok {
+            Ok(pixels)
+        } else {
+            Err(LearnerError::Unfit(format!(
+                "a record with label {} and {} bytes of pixels is not one of {}",
+                record.label,
+                pixels.len(),
+                self.dataset
+            )))
+        }
+    }
+
+    fn images(&self, values: Vec<f32>, count: usize, device: &Device) -> Tensor<4> {
+        let image = self.dataset.image();
+        let shape = [count, image.channels, image.height, image.width];
+        Tensor::from_data(TensorData::new(values, shape), device)
+    }
+
+    /// The share of the first `limit` images that `model` classifies rightly.
+    pub(crate) fn evaluate(
+        &self,
+        model: &M,
+        images: &Images,
+        limit: u64,
+        device: &Device,
+    ) -> Result<Evaluation, LearnerError> {
+        let model = model.valid();
+        let device = device.clone().inner();
+        let records = images.len().min(limit);
+        let mut correct = 0;
+        let mut first = 0;
+        while first < records {
+            let last = records.min(first + EVALUATION_BATCH);
+            let mut values = Vec::new();
+            let mut labels = Vec::new();
+            for record in (first..last).filter_map(|index| images.record(index)) {
+                let norm = self.dataset.normalisation();
+                norm.append(self.pixels(&record)?, &mut values);
+                labels.push(i64::from(record.label));
+            }
+            let input = self.images(values, labels.len(), &device);
+            let best = model.scores(input, None).argmax(1); // [n, 1]
+            let best = (best.try_into_data_as::<i64>())
+                .map_err(|error| LearnerError::Device(error.to_string()))?;
+            let best = best.as_slice::<i64>().unwrap_or(&[]);
+            correct += best.iter().zip(&labels).filter(|(a, b)| a == b).count() as u64;
+            first = last;
+        }
+        Ok(Evaluation { correct, records })
+    }
+}
+
+impl<M: Classifier> Task for Classification<M> {
+    type Model = M;
+
+    fn build(&self, device: &Device) -> M {
+        (self.build)(device)
+    }
+
+    fn step(
+        &self,
+        model: &M,
+        batch: &Batch<'_>,
+        device: &Device,
+    ) -> Result<StepOutput, LearnerError> {
+        let image = self.dataset.image();
+        let classes = self.dataset.classes();
+        let norm = self.dataset.normalisation();
+        let count = batch.len();
+        let mut values = Vec::with_capacity(count * image.len());
+        let mut targets = vec![0f32; count * classes];
+        let mut labels = Vec::with_capacity(count);
+        for (row, (index, record)) in batch.records().enumerate() {
+            let pixels = self.pixels(&record)?;
+            if self.augmentation.is_none() {
+                norm.append(pixels, &mut values);
+            } else {
+                let mut draws = batch.augmentation(index);
+                norm.append(
+                    &self.augmentation.apply(pixels, image, &mut draws),
+                    &mut values,
+                );
+            }
+            targets[row * classes + record.label as usize] = 1.0;
+            labels.push(i64::from(record.label));
+        }
+        let input = self.images(values, count, device);
+        let targets = Tensor::<2>::from_data(TensorData::new(targets, [count, classes]), device);
+        let scores = model.scores(input, Some(batch)); // [n, classes]
+
+        // Against one-hot targets and by sums along single dimensions: no gather, whose backward
+        // pass adds with atomics on some devices, and no full sum, which may too.
+        let log_likelihood = (log_softmax(scores.clone(), 1) * targets).sum_dim(1); // [n, 1]
+        let loss = log_likelihood.sum_dim(0).reshape([1]) / -(count as f64);
+
+        let best = scores.inner().argmax(1).reshape([count]); // [n]
+        let plain = device.clone().inner();
+        let labels = Tensor::from_data(TensorData::new(labels, [count]), &plain);
+        let correct = best.equal(labels).float().sum_dim(0);
+        let mut output = StepOutput::backward(loss, model);
+        output.correct = Some(correct);
+        Ok(output)
+    }
+}

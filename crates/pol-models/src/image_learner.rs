@@ -1,0 +1,154 @@
+//! The learner that a recipe describes.
+
+use burn::tensor::Device;
+use pol_core::adapter::PolLearner;
+use pol_core::learner::{Learner, LearnerError};
+use pol_core::recipe::{Recipe, Value};
+
+use crate::augment::Augmentation;
+use crate::classification::Classification;
+use crate::dataset::{DatasetError, DatasetName, Images};
+use crate::model::{Classifier, LeNet5, ModelError, ModelSpec};
+
+/// A learner of images, with numbers for people.
+pub trait ImageLearner: Learner {
+    /// The loss of the last step; waits for the device.
+    fn last_loss(&self) -> Option<f64>;
+
+    /// How many records of the last step were classified rightly; waits for the device.
+    fn last_correct(&self) -> Option<f64>;
+
+    /// The learning rate of the next step.
+    fn learning_rate(&self) -> f64;
+
+    /// How the current model does on the first `limit` images.
+    ///
+    /// # Errors
+    /// If an image does not fit the model, or the device fails.
+    fn evaluate(&self, images: &Images, limit: u64) -> Result<Evaluation, LearnerError>;
+}
+
+/// How a model does on images it was not trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evaluation {
+    /// Images classified rightly.
+    pub correct: u64,
+    /// Images evaluated.
+    pub records: u64,
+}
+
+impl Evaluation {
+    /// The share classified rightly, from 0 to 1.
+    pub fn accuracy(&self) -> f64 {
+        if self.records == 0 {
+            0.0
+        } else {
+            self.correct as f64 / self.records as f64
+        }
+    }
+}
+
+/// A recipe that these models and data sets cannot follow.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecipeMismatch {
+    /// No such model, or not for these images.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// No such data set.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// No such augmentation or other option of the data.
+    #[error("the recipe's data option `{option}` is not one this program knows: {problem}")]
+    DataOption {
+        /// The option.
+        option: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// An optimizer of somebody else's program.
+    #[error(transparent)]
+    Learner(#[from] LearnerError),
+}
+
+/// The data set that a recipe names.
+///
+/// # Errors
+/// If there is none of that name.
+pub fn dataset_of(recipe: &Recipe) -> Result<DatasetName, DatasetError> {
+    recipe.data.name.parse()
+}
+
+/// The learner that follows `recipe` on `device`.
+///
+/// # Errors
+/// If the recipe names something that is not here.
+pub fn image_learner(
+    recipe: &Recipe,
+    device: &Device,
+) -> Result<Box<dyn ImageLearner>, RecipeMismatch> {
+    let dataset = dataset_of(recipe)?;
+    let augmentation = augmentation_of(recipe)?;
+    let spec = ModelSpec::of(&recipe.model)?;
+    let (image, classes) = (dataset.image(), dataset.classes());
+    spec.check(&recipe.model.name, image)?;
+    Ok(match spec {
+        ModelSpec::Mlp(config) => boxed(recipe, device, dataset, augmentation, move |device| {
+            config.init(image, classes, device)
+        })?,
+        ModelSpec::LeNet5 => boxed(recipe, device, dataset, augmentation, move |device| {
+            LeNet5::init(image, classes, device)
+        })?,
+        ModelSpec::ResNet(config) => boxed(recipe, device, dataset, augmentation, move |device| {
+            config.init(image.channels, classes, device)
+        })?,
+    })
+}
+
+fn boxed<M: Classifier + 'static>(
+    recipe: &Recipe,
+    device: &Device,
+    dataset: DatasetName,
+    augmentation: Augmentation,
+    build: impl Fn(&Device) -> M + Send + Sync + 'static,
+) -> Result<Box<dyn ImageLearner>, LearnerError> {
+    let task = Classification::new(dataset, dataset.pixel_offset(), augmentation, build);
+    Ok(Box::new(PolLearner::new(task, recipe, device)?))
+}
+
+fn augmentation_of(recipe: &Recipe) -> Result<Augmentation, RecipeMismatch> {
+    let mut augmentation = Augmentation::None;
+    for (option, value) in &recipe.data.options {
+        let known = match (option.as_str(), value) {
+            ("augmentation", Value::Text(name)) => Augmentation::named(name),
+            _ => None,
+        };
+        augmentation = known.ok_or_else(|| RecipeMismatch::DataOption {
+            option: option.clone(),
+            problem: format!(
+                "{value:?}; `augmentation` is one of {}",
+                Augmentation::NAMES.map(|(name, _)| name).join(", ")
+            ),
+        })?;
+    }
+    Ok(augmentation)
+}
+
+impl<M: Classifier> ImageLearner for PolLearner<Classification<M>> {
+    fn last_loss(&self) -> Option<f64> {
+        PolLearner::last_loss(self)
+    }
+
+    fn last_correct(&self) -> Option<f64> {
+        PolLearner::last_correct(self)
+    }
+
+    fn learning_rate(&self) -> f64 {
+        PolLearner::learning_rate(self)
+    }
+
+    fn evaluate(&self, images: &Images, limit: u64) -> Result<Evaluation, LearnerError> {
+        self.task()
+            .evaluate(self.model(), images, limit, self.device())
+    }
+}
