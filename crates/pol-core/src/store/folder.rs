@@ -113,8 +113,12 @@ impl Store for FolderStore {
             let new = folder.ancestors().take_while(|f| f.starts_with(&self.root));
             new.filter_map(Path::parent).try_for_each(sync_folder)?;
         }
-        tempfile::Builder::new()
-            .prefix(".writing-")
+        let mut temporary = tempfile::Builder::new();
+        temporary.prefix(".writing-");
+        // A proof is made to be handed on: readable by all whom the umask lets.
+        #[cfg(unix)]
+        temporary.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        temporary
             .tempfile_in(folder)
             .and_then(|mut file| {
                 file.write_all(bytes)?;

@@ -133,8 +133,7 @@ impl Replay<'_> {
         let mut reasons = Vec::new();
         let mut compare = |of: Part| {
             let distances = Distances::between(&self.replayed, &self.logged, of, &self.part);
-            let movement_l2 = Distances::between(&self.start, &self.logged, of, &self.part)
-                .map_or(f64::NAN, |moved| moved.l2);
+            let movement_l2 = self.movement(of);
             let Some(distances) = distances else {
                 reasons.push(Reason::NoDistance {
                     segment: self.segment.to_string(),
@@ -178,6 +177,23 @@ impl Replay<'_> {
             reference,
             reasons,
         )
+    }
+
+    /// How far the segment moves a part, in l2. An optimizer that has no state before the first
+    /// step moves from zero. NaN, which no tolerance admits, where the two cannot be compared.
+    fn movement(&self, of: Part) -> f64 {
+        let values = |state: &State| -> Vec<f64> {
+            (state.entries().iter())
+                .filter(|entry| (self.part)(entry.name()) == of)
+                .flat_map(|entry| entry.values().collect::<Vec<_>>())
+                .collect()
+        };
+        if values(&self.start).is_empty() {
+            let squares: f64 = values(&self.logged).iter().map(|v| v * v).sum();
+            return squares.sqrt();
+        }
+        Distances::between(&self.start, &self.logged, of, &self.part)
+            .map_or(f64::NAN, |moved| moved.l2)
     }
 
     /// Counters and learning rate are computed, not learned: no rounding excuses a difference.
