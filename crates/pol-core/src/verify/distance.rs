@@ -54,7 +54,8 @@ impl Distances {
             }
         }
         let cosine = match (aa == 0.0, bb == 0.0) {
-            (true, true) => 0.0,
+            // Equal vectors, where rounding would leave 1e-16.
+            _ if linf == 0.0 => 0.0,
             (false, false) => (1.0 - dot / (aa.sqrt() * bb.sqrt())).max(0.0),
             _ => 1.0,
         };

@@ -1,0 +1,321 @@
+//! The program as its users run it: exit codes, JSON, files, signals.
+
+mod common;
+
+use std::fs;
+
+use common::{Run, pol, train_small};
+
+#[test]
+fn train_writes_a_proof_that_verify_accepts() {
+    let run = Run::new();
+    let trained = train_small(&run, &["--verify"]);
+    assert_eq!(trained["schema"], "pol.train/1");
+    for key in [
+        "run",
+        "commitment",
+        "steps",
+        "interval",
+        "backend",
+        "numerics",
+        "test_accuracy",
+        "train_seconds",
+        "proof_bytes",
+    ] {
+        assert!(!trained[key].is_null(), "{key} is missing");
+    }
+    assert_eq!(
+        (&trained["steps"], &trained["interval"]),
+        (&12.into(), &4.into())
+    );
+    assert_eq!(trained["verification"]["verdict"], "accepted");
+
+    let verified = pol(&["verify", run.path(), "--json"]).expect(0).json();
+    assert_eq!(verified["schema"], "pol.verify/1");
+    assert_eq!(verified["commitment"], trained["commitment"]);
+    assert_eq!(verified["verdict"], "accepted");
+    assert_eq!(verified["reasons"], serde_json::json!([]));
+    assert_eq!(verified["backend"], "flex");
+    let segments = verified["segments"].as_array().unwrap();
+    assert_eq!(segments.len(), 3);
+    for (index, segment) in segments.iter().enumerate() {
+        assert_eq!(segment["index"], index);
+        assert_eq!(segment["first_step"], 4 * index);
+        assert_eq!(segment["last_step"], 4 * index + 4);
+        assert_eq!(segment["digests_equal"], true);
+        for metric in ["l1", "l2", "linf", "cosine"] {
+            assert_eq!(segment[metric], 0.0, "{metric}");
+        }
+        assert!(segment["movement_l2"].as_f64().unwrap() > 0.0);
+    }
+    let curve = fs::read_to_string(run.file("metrics/curve.csv")).unwrap();
+    assert_eq!(curve.lines().count(), 13);
+    assert!(fs::metadata(run.file("model.safetensors")).unwrap().len() > 1000);
+}
+
+#[test]
+fn the_readable_output_says_what_the_json_says() {
+    let run = Run::new();
+    let out = pol(&[
+        "train",
+        "--steps",
+        "8",
+        "--interval",
+        "4",
+        "--out",
+        run.path(),
+        "--verify",
+    ]);
+    let text = out.expect(0).stdout;
+    for words in [
+        "lenet5 on digits",
+        "commitment",
+        "bit for bit",
+        "verdict      accepted",
+    ] {
+        assert!(text.contains(words), "{words:?} is not in\n{text}");
+    }
+    assert!(
+        !text.contains('\u{1b}'),
+        "no colours or bars where no terminal is"
+    );
+}
+
+#[test]
+fn the_same_recipe_and_seed_give_the_same_commitment() {
+    let runs = [Run::new(), Run::new(), Run::new()];
+    let one = train_small(&runs[0], &["--threads", "1"]);
+    let two = train_small(&runs[1], &["--threads", "2"]);
+    assert_eq!(one["commitment"], two["commitment"]);
+    let other = train_small(&runs[2], &["--seed", "1"]);
+    assert_ne!(one["commitment"], other["commitment"]);
+}
+
+#[test]
+fn verify_holds_a_proof_to_a_recipe_and_a_commitment() {
+    let run = Run::new();
+    let trained = train_small(&run, &[]);
+    let commitment = trained["commitment"].as_str().unwrap();
+    pol(&["verify", run.path(), "--commitment", commitment]).expect(0);
+    let other = "0".repeat(64);
+    let refused = pol(&["verify", run.path(), "--commitment", &other]).expect(1);
+    assert!(refused.stdout.contains("not the expected proof"));
+
+    // The shipped recipe has more steps.
+    let refused = pol(&["verify", run.path(), "--recipe", "digits-lenet"]).expect(1);
+    assert!(
+        refused
+            .stdout
+            .contains("steps: expected 528, the proof says 12")
+    );
+    let refused = pol(&["verify", run.path(), "--recipe", "digits-mlp", "--json"]).expect(1);
+    let reason = refused.json()["reasons"][0].to_string();
+    assert!(
+        reason.contains("model") && reason.contains("optimizer"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn a_sample_can_be_repeated_by_its_seed() {
+    let run = Run::new();
+    train_small(&run, &[]);
+    let first = pol(&["verify", run.path(), "--sample", "1", "--json"])
+        .expect(0)
+        .json();
+    let seed = first["audit_seed"].as_str().unwrap();
+    let args = [
+        "verify",
+        run.path(),
+        "--sample",
+        "1",
+        "--audit-seed",
+        seed,
+        "--json",
+    ];
+    let again = pol(&args).expect(0).json();
+    assert_eq!(first["segments"], again["segments"]);
+    assert_eq!(first["segments"].as_array().unwrap().len(), 1);
+    let expected = 1.0 / 3.0;
+    assert!((first["catches_10_percent"].as_f64().unwrap() - expected).abs() < 1e-12);
+    let top = pol(&["verify", run.path(), "--top", "1", "--json"])
+        .expect(0)
+        .json();
+    assert_eq!(top["segments"].as_array().unwrap().len(), 1);
+    assert_eq!(top["catches_10_percent"], 0.0);
+}
+
+#[test]
+fn an_altered_byte_anywhere_is_exit_code_1() {
+    let run = Run::new();
+    train_small(&run, &[]);
+    for file in run.proof_files() {
+        let bytes = fs::read(&file).unwrap();
+        for position in [0, bytes.len() / 3, bytes.len() / 2, bytes.len() - 1] {
+            let mut altered = bytes.clone();
+            altered[position] ^= 0x10;
+            fs::write(&file, &altered).unwrap();
+            let out = pol(&["verify", run.path(), "--json"]).expect(1);
+            assert_eq!(
+                out.json()["verdict"],
+                "rejected",
+                "{file:?} byte {position}"
+            );
+        }
+        for replacement in [&b""[..], b"\x00", &bytes[..bytes.len() - 1], &[0xff; 4096]] {
+            fs::write(&file, replacement).unwrap();
+            let out = pol(&["verify", run.path()]).expect(1);
+            assert!(out.stdout.contains("reason"), "{file:?}");
+            pol(&["inspect", run.path()]); // whatever it says, it does not panic
+        }
+        fs::write(&file, &bytes).unwrap();
+    }
+    pol(&["verify", run.path()]).expect(0);
+}
+
+#[test]
+fn inspect_shows_the_claims() {
+    let run = Run::new();
+    let trained = train_small(&run, &[]);
+    let inspected = pol(&["inspect", run.path(), "--json"]).expect(0).json();
+    assert_eq!(inspected["schema"], "pol.inspect/1");
+    assert_eq!(inspected["commitment"], trained["commitment"]);
+    let terms = &inspected["claim"]["terms"];
+    assert_eq!(terms["format"], "pol/v1");
+    assert_eq!(terms["recipe"]["model"]["name"], "lenet5");
+    assert_eq!(terms["interval"], 4);
+    assert_eq!(inspected["checkpoints"].as_array().unwrap().len(), 4);
+    let text = pol(&["inspect", run.path()]).expect(0).stdout;
+    assert!(text.contains("lenet5") && text.contains("1437 records"));
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2_and_says_what_is_right() {
+    let run = Run::new();
+    let usage = |args: &[&str], words: &str| {
+        let out = pol(args).expect(2);
+        assert!(out.stderr.contains(words), "{args:?}: {}", out.stderr);
+    };
+    usage(
+        &["train", "--model", "vgg", "--out", run.path()],
+        "resnet20",
+    );
+    usage(&["train", "--dataset", "imagenet"], "cifar100");
+    usage(&["train", "--recipe", "nosuch"], "digits-lenet");
+    usage(&["train", "--backend", "tpu"], "flex, wgpu");
+    usage(
+        &[
+            "train",
+            "--steps",
+            "5",
+            "--interval",
+            "6",
+            "--out",
+            run.path(),
+        ],
+        "--interval",
+    );
+    usage(
+        &["train", "--batch-size", "5000", "--out", run.path()],
+        "1437 training records",
+    );
+    usage(&["train", "--resume"], "--out");
+    usage(&["verify", "nowhere", "--tolerance", "nan"], "--tolerance");
+    usage(
+        &["verify", "nowhere", "--audit-seed", &"0".repeat(64)],
+        "--sample",
+    );
+    usage(&["data", "fetch", "digits"], "cifar10");
+    usage(&["train", "--threads", "0"], "--threads");
+}
+
+#[test]
+fn a_faulty_recipe_file_is_named_with_its_line() {
+    let run = Run::new();
+    fs::create_dir_all(run.path()).unwrap();
+    let file = run.file("mine.toml");
+    let shipped = include_str!("../../../recipes/digits-lenet.toml");
+    fs::write(&file, shipped.replace("momentum", "momemtum")).unwrap();
+    let out = pol(&["train", "--recipe", file.to_str().unwrap()]).expect(2);
+    for words in ["mine.toml", "momemtum", "momentum"] {
+        assert!(out.stderr.contains(words), "{}", out.stderr);
+    }
+}
+
+#[test]
+fn missing_things_are_named_with_their_remedy() {
+    let run = Run::new();
+    let out = pol(&["train", "--dataset", "cifar10", "--data-dir", run.path()]).expect(4);
+    assert!(
+        out.stderr.contains("pol data fetch cifar10"),
+        "{}",
+        out.stderr
+    );
+    let out = pol(&["verify", run.path()]).expect(1);
+    assert!(
+        out.stdout.contains("manifest.mp is missing"),
+        "{}",
+        out.stdout
+    );
+}
+
+#[test]
+fn a_finished_or_begun_run_is_not_overwritten() {
+    let run = Run::new();
+    train_small(&run, &[]);
+    let args = ["train", "--steps", "12", "--out", run.path()];
+    let out = pol(&args).expect(4);
+    assert!(out.stderr.contains("finished proof") && out.stderr.contains("--out"));
+    pol(&["verify", run.path()]).expect(0);
+}
+
+#[test]
+fn a_backend_that_is_not_compiled_in_is_named_with_the_command_that_has_it() {
+    for backend in ["vulkan", "cuda", "cpu"] {
+        let doctor = pol(&["doctor", "--json"]).expect(0).json();
+        let rows = doctor["backends"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["name"] == backend).unwrap();
+        if row["compiled"] == true {
+            continue;
+        }
+        let out = pol(&["train", "--backend", backend]).expect(4);
+        let command = format!("cargo run -p pol-cli --features {backend}");
+        assert!(out.stderr.contains(&command), "{}", out.stderr);
+    }
+}
+
+#[test]
+fn doctor_lists_every_backend() {
+    let doctor = pol(&["doctor", "--json"]).expect(0).json();
+    assert_eq!(doctor["schema"], "pol.doctor/1");
+    let rows = doctor["backends"].as_array().unwrap();
+    let names: Vec<_> = rows
+        .iter()
+        .map(|row| row["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["flex", "wgpu", "vulkan", "cuda", "cpu"]);
+    assert_eq!(
+        (&rows[0]["compiled"], &rows[0]["present"]),
+        (&true.into(), &true.into())
+    );
+    for row in rows {
+        assert!(row["compiled"] == true || row["present"] == false);
+        assert!(row["device"].is_string() || row["problem"].is_string());
+    }
+}
+
+#[test]
+fn completions_are_printed_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = pol(&["completions", shell]).expect(0).stdout;
+        assert!(script.contains("verify"), "{shell}");
+    }
+}
+
+#[test]
+fn data_check_shows_size_and_root() {
+    let check = pol(&["data", "check", "digits", "--json"]).expect(0).json();
+    assert_eq!(check["train_records"], 1437);
+    assert_eq!(check["test_records"], 360);
+    assert_eq!(check["data_root"].as_str().unwrap().len(), 64);
+}

@@ -1,0 +1,245 @@
+#!/usr/bin/env python3
+"""Makes the vectors in this folder from SPEC.md alone, without the Rust code.
+
+SHA3-256 is Python's; ChaCha20, MessagePack and the trees are written out here. Run it in this
+folder after a change of the format; the tests only read the JSON files.
+"""
+import hashlib
+import json
+import math
+import struct
+
+
+def tagged(tag, *parts):
+    data = bytes([len(tag)]) + tag.encode()
+    for part in parts:
+        data += struct.pack("<Q", len(part)) + part
+    return hashlib.sha3_256(data).digest()
+
+
+def number(n):
+    return struct.pack("<Q", n)
+
+
+def merkle(kind, leaves):
+    def subtree(nodes):
+        if not nodes:
+            return tagged("pol.v1.merkle.empty")
+        if len(nodes) == 1:
+            return tagged("pol.v1.merkle.leaf", nodes[0])
+        split = 1
+        while split * 2 < len(nodes):
+            split *= 2
+        return tagged("pol.v1.merkle.node", subtree(nodes[:split]), subtree(nodes[split:]))
+
+    return tagged("pol.v1.merkle.root", kind.encode(), number(len(leaves)), subtree(leaves))
+
+
+class Stream:
+    """ChaCha20 with a 64-bit counter from zero and a 64-bit stream number."""
+
+    def __init__(self, key, position):
+        self.key = struct.unpack("<8I", key)
+        self.position = position
+        self.counter = 0
+        self.words = []
+
+    def block(self):
+        constants = struct.unpack("<4I", b"expand 32-byte k")
+        split = lambda n: (n & 0xFFFFFFFF, n >> 32)
+        start = [*constants, *self.key, *split(self.counter), *split(self.position)]
+        self.counter += 1
+        s = list(start)
+
+        def quarter(a, b, c, d):
+            for x, y, z, turn in ((a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)):
+                s[x] = (s[x] + s[y]) & 0xFFFFFFFF
+                mixed = s[z] ^ s[x]
+                s[z] = ((mixed << turn) | (mixed >> (32 - turn))) & 0xFFFFFFFF
+
+        for _ in range(10):
+            for columns in ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15)):
+                quarter(*columns)
+            for diagonals in ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14)):
+                quarter(*diagonals)
+        return [(a + b) & 0xFFFFFFFF for a, b in zip(s, start)]
+
+    def u64(self):
+        if not self.words:
+            self.words = self.block()
+        low, high = self.words[:2]
+        self.words = self.words[2:]
+        return low | high << 32
+
+    def below(self, n):
+        biased = 2**64 % n
+        while True:
+            draw = self.u64()
+            if draw >= biased:
+                return draw % n
+
+    def unit(self):
+        return (self.u64() >> 11) * 2.0**-53
+
+    def permutation(self, n):
+        order = list(range(n))
+        for last in range(n - 1, 0, -1):
+            other = self.below(last + 1)
+            order[last], order[other] = order[other], order[last]
+        return order
+
+    def normal(self):
+        radius = math.sqrt(-2.0 * math.log(1.0 - self.unit()))
+        return radius * math.cos(2.0 * math.pi * self.unit())
+
+
+def stream(seed, purpose, *keys, position=0):
+    return Stream(tagged("pol.v1.stream", seed, purpose.encode(), *keys), position)
+
+
+def pack(value):
+    """Canonical MessagePack: maps in the order given, shortest integers."""
+    if value is None:
+        return b"\xc0"
+    if value is True or value is False:
+        return b"\xc3" if value else b"\xc2"
+    if isinstance(value, int):
+        assert value >= 0
+        for limit, head, form in ((128, b"", "B"), (256, b"\xcc", "B"), (1 << 16, b"\xcd", ">H"),
+                                  (1 << 32, b"\xce", ">I"), (1 << 64, b"\xcf", ">Q")):
+            if value < limit:
+                return head + struct.pack(form, value)
+    if isinstance(value, float):
+        return b"\xcb" + struct.pack(">d", value)
+    if isinstance(value, str):
+        data = value.encode()
+        head = bytes([0xA0 | len(data)]) if len(data) < 32 else b"\xd9" + bytes([len(data)])
+        return head + data
+    if isinstance(value, bytes):
+        return b"\xc4" + bytes([len(value)]) + value
+    if isinstance(value, dict):
+        assert len(value) < 16
+        return bytes([0x80 | len(value)]) + b"".join(pack(k) + pack(v) for k, v in value.items())
+    assert isinstance(value, list) and len(value) < 16
+    return bytes([0x90 | len(value)]) + b"".join(map(pack, value))
+
+
+def write(name, vectors):
+    with open(name, "w", encoding="utf-8") as file:
+        json.dump(vectors, file, indent=1)
+        file.write("\n")
+
+
+digests = [("t", []), ("t", [b""]), ("pol.v1.test", [b"a", b"bc"]), ("pol.v1.test", [bytes(200)])]
+write("digest.json", [
+    {"tag": tag, "parts": [p.hex() for p in parts], "digest": tagged(tag, *parts).hex()}
+    for tag, parts in digests])
+
+trees = []
+for kind in ("state", "records", "checkpoints"):
+    for count in (0, 1, 2, 3, 7, 8, 9):
+        leaves = [tagged("leaf", number(i)) for i in range(count)]
+        trees.append({"tree": kind, "leaves": [l.hex() for l in leaves],
+                      "root": merkle(kind, leaves).hex()})
+write("merkle.json", trees)
+
+seed = tagged("vector")
+streams = []
+for purpose, keys, position, fields in (
+        ("weights", [b"stem.weight"], 0, {"path": "stem.weight"}),
+        ("permutation", [number(3)], 0, {"epoch": 3}),
+        ("augmentation", [number(1)], 77, {"epoch": 1, "record": 77}),
+        ("dropout", [number(1 << 33)], 2, {"step": 1 << 33, "layer": 2}),
+        ("audit", [], 0, {})):
+    fresh = lambda: stream(seed, purpose, *keys, position=position)
+    draws = fresh()
+    streams.append({
+        "seed": seed.hex(), "purpose": purpose, **fields,
+        "u64": [str(draws.u64()) for _ in range(20)],  # past the end of the first block
+        "below_10": [(lambda s: [s.below(10) for _ in range(8)])(fresh())][0],
+        "below_large": str(fresh().below(3 << 62)),
+        "unit": fresh().unit(), "normal": fresh().normal(),
+        "permutation_12": fresh().permutation(12)})
+write("stream.json", streams)
+
+entries = [
+    ("model/bias", "f32", [2], struct.pack("<2f", 1.5, -0.0)),
+    ("model/weight", "f32", [2, 3], struct.pack("<6f", *range(6))),
+    ("optim/weight/time", "u64", [], number(9)),
+    ("schedule/learning_rate", "f64", [], struct.pack("<d", 0.1)),
+    ("schedule/step", "u64", [], number(9)),
+]
+leaves = [tagged("pol.v1.entry", n.encode(), d.encode(), b"".join(map(number, s)), b)
+          for n, d, s, b in entries]
+write("state.json", {
+    "entries": [{"name": n, "dtype": d, "shape": s, "bytes": b.hex(), "leaf": leaf.hex()}
+                for (n, d, s, b), leaf in zip(entries, leaves)],
+    "digest": merkle("state", leaves).hex()})
+
+records = [(0, b"\x01\x02"), (9, b""), (255, bytes(range(32)))]
+record_leaves = [tagged("pol.v1.record", number(label), data) for label, data in records]
+data_root = merkle("records", record_leaves)
+recipe = {
+    "model": {"name": "mlp", "options": {"dropout": 0.25, "hidden": 128}},
+    "data": {"name": "digits", "options": {"augmentation": "none"}},
+    "optimizer": {"sgd": {"momentum": 0.9, "dampening": 0.0, "weight_decay": 1e-4,
+                          "nesterov": False}},
+    "learning_rate": {"base": 0.1, "warmup": 5,
+                      "decay": {"multistep": {"milestones": [100, 70000], "gamma": 0.1}}},
+    "batch_size": 2, "steps": 100_000, "numerics": "stock"}
+recipe_digest = tagged("pol.v1.recipe", pack(recipe))
+nonce = 41
+training_seed = tagged("pol.v1.seed", data_root, recipe_digest, b"", number(nonce))
+terms = {"format": "pol/v1", "recipe": recipe, "data": {"records": 3, "root": data_root},
+         "nonce": nonce, "seed": training_seed, "batches": "derived", "interval": 50_000}
+checkpoints = [{"step": step, "state": tagged("state", number(step)), "batches": None}
+               for step in (0, 50_000, 100_000)]
+checkpoint_leaves = [tagged("pol.v1.checkpoint", pack(c)) for c in checkpoints]
+model = b"the final model"
+claim = {"terms": terms, "checkpoints": 3,
+         "checkpoints_root": merkle("checkpoints", checkpoint_leaves),
+         "model": {"digest": tagged("pol.v1.model", model), "bytes": len(model)}}
+manifest = pack({"claim": claim, "checkpoints": checkpoints})
+
+
+def faulty(name, why, data):
+    return {"name": name, "why": why, "manifest": data.hex()}
+
+
+def with_claim(change):
+    import copy
+    altered = copy.deepcopy(claim)
+    change(altered)
+    return pack({"claim": altered, "checkpoints": checkpoints})
+
+
+steps_at = manifest.index(pack("steps")) + len(pack("steps"))
+write("manifest.json", {
+    "records": [{"label": label, "bytes": data.hex()} for label, data in records],
+    "data_root": data_root.hex(), "recipe": pack(recipe).hex(),
+    "recipe_digest": recipe_digest.hex(), "seed": training_seed.hex(),
+    "manifest": manifest.hex(), "commitment": tagged("pol.v1.commitment", pack(claim)).hex(),
+    "rejected": [
+        faulty("empty", "no bytes", b""),
+        faulty("cut", "the last byte is missing", manifest[:-1]),
+        faulty("extended", "a byte too many", manifest + b"\x00"),
+        faulty("array", "a struct as an array", b"\x92" + manifest[1:]),
+        faulty("long-integer", "steps as a 64-bit integer",
+               manifest[:steps_at] + b"\xcf" + struct.pack(">Q", 100_000) + manifest[steps_at + 5:]),
+        faulty("negative", "steps below zero",
+               manifest[:steps_at] + b"\xd2" + struct.pack(">i", -1) + manifest[steps_at + 5:]),
+        faulty("unknown-field", "a field the format lacks",
+               with_claim(lambda c: c.update(extra=1))),
+        faulty("missing-field", "no model", with_claim(lambda c: c.pop("model"))),
+        faulty("field-order", "fields in another order",
+               with_claim(lambda c: c.update(terms=c.pop("terms")))),
+        faulty("short-digest", "a seed of 31 bytes",
+               with_claim(lambda c: c["terms"].update(seed=training_seed[:31]))),
+        faulty("other-numerics", "numerics the format lacks",
+               with_claim(lambda c: c["terms"]["recipe"].update(numerics="magic"))),
+        faulty("float-32", "a learning rate in single precision",
+               manifest.replace(b"\xcb" + struct.pack(">d", 0.1), b"\xca" + struct.pack(">f", 0.1), 1)),
+        faulty("huge-list", "a list of four billion checkpoints",
+               manifest[:manifest.rindex(pack("checkpoints"))] + pack("checkpoints") + b"\xdd\xff\xff\xff\xff"),
+        faulty("deep", "nested beyond any type", b"\x91" * 5000),
+    ]})
