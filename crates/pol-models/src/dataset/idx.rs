@@ -7,7 +7,7 @@ use super::{DatasetError, DatasetName, Images, locate, read};
 
 /// The largest file: MNIST's training images have 47,040,016 bytes.
 const MAX_FILE_BYTES: u64 = 1 << 28;
-const DEBIAN_FASHION: &str = "/usr/share/dataset-fashion-mnist";
+const DEBIAN_FASHION: &str = "/usr/share/datasets/fashion-mnist";
 
 /// The training and the test split.
 pub(super) fn load(dataset: DatasetName, folder: &Path) -> Result<(Images, Images), DatasetError> {
