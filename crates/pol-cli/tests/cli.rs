@@ -245,12 +245,18 @@ fn a_faulty_recipe_file_is_named_with_its_line() {
 #[test]
 fn missing_things_are_named_with_their_remedy() {
     let run = Run::new();
-    let out = pol(&["train", "--dataset", "cifar10", "--data-dir", run.path()]).expect(4);
+    let args = ["train", "--dataset", "cifar10", "--data-dir", run.path()];
+    let out = pol(&args).expect(4);
     assert!(
         out.stderr.contains("pol data fetch cifar10"),
         "{}",
         out.stderr
     );
+    for command in ["verify", "inspect"] {
+        let out = pol(&[command, run.path()]).expect(4);
+        assert!(out.stderr.contains(run.path()), "{}", out.stderr);
+    }
+    fs::create_dir_all(run.path()).unwrap();
     let out = pol(&["verify", run.path()]).expect(1);
     assert!(
         out.stdout.contains("manifest.mp is missing"),
@@ -260,8 +266,14 @@ fn missing_things_are_named_with_their_remedy() {
 }
 
 #[test]
-fn a_finished_or_begun_run_is_not_overwritten() {
+fn a_finished_run_or_a_folder_of_other_files_is_not_written_to() {
     let run = Run::new();
+    fs::create_dir_all(run.path()).unwrap();
+    fs::write(run.file("thesis.tex"), "years of work").unwrap();
+    let out = pol(&["train", "--steps", "12", "--out", run.path()]).expect(2);
+    assert!(out.stderr.contains("other files"), "{}", out.stderr);
+    fs::remove_file(run.file("thesis.tex")).unwrap();
+
     train_small(&run, &[]);
     let args = ["train", "--steps", "12", "--out", run.path()];
     let out = pol(&args).expect(4);

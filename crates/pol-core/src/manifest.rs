@@ -86,6 +86,12 @@ impl Terms {
             .chain(std::iter::once(last))
     }
 
+    /// The first step after `step` at which a checkpoint stands; `None` after the last.
+    pub fn next_checkpoint(&self, step: u64) -> Option<u64> {
+        let (k, last) = (self.interval.max(1), self.recipe.steps);
+        (step < last).then(|| last.min((step / k + 1) * k))
+    }
+
     /// The number of segments.
     pub fn segments(&self) -> u64 {
         self.recipe.steps.div_ceil(self.interval.max(1))

@@ -245,19 +245,16 @@ impl Recipe {
                 "must be a number that is not negative",
             );
         }
-        match decay {
-            Decay::MultiStep { milestones, gamma } => {
-                if !gamma.is_finite() || !milestones.is_sorted() {
-                    return fail(
-                        "learning_rate.decay",
-                        "needs ascending milestones and a finite gamma",
-                    );
-                }
-            }
-            Decay::Cosine { min } if !min.is_finite() => {
-                return fail("learning_rate.decay", "needs a finite minimum");
-            }
-            _ => {}
+        let decay_ok = match decay {
+            Decay::Constant => true,
+            Decay::MultiStep { milestones, gamma } => gamma.is_finite() && milestones.is_sorted(),
+            Decay::Cosine { min } => min.is_finite(),
+        };
+        if !decay_ok {
+            return fail(
+                "learning_rate.decay",
+                "needs ascending milestones and finite numbers",
+            );
         }
         let constants = match &self.optimizer {
             Optimizer::Sgd {

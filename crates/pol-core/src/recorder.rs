@@ -242,7 +242,7 @@ impl Recorder {
             state: capture()?,
             batches,
         };
-        self.next = (self.terms.checkpoint_steps()).find(|&later| later > step);
+        self.next = self.terms.next_checkpoint(step);
         match &self.queue {
             Some(queue) if queue.send(job).is_ok() => Ok(true),
             // The thread has ended: its result says why.

@@ -1,13 +1,15 @@
 //! `pol inspect`: what a proof claims.
 
 use pol_core::manifest::Manifest;
-use pol_core::store::{FolderStore, Store};
+use pol_core::store::Store;
 use pol_core::verify::read_claim;
 use serde::Serialize;
 
 use crate::args::InspectArgs;
 use crate::error::{CliError, Exit};
 use crate::output;
+
+use super::existing_store;
 
 #[derive(Serialize)]
 struct Inspection<'a> {
@@ -19,7 +21,7 @@ struct Inspection<'a> {
 }
 
 pub(crate) fn run(args: &InspectArgs) -> Result<Exit, CliError> {
-    let store = FolderStore::new(&args.run);
+    let store = existing_store(&args.run)?;
     let manifest = match read_claim(&store)? {
         Ok(manifest) => manifest,
         Err(reason) => {

@@ -13,7 +13,7 @@ use indicatif::ProgressBar;
 use pol_core::manifest::Manifest;
 use pol_core::records::Records;
 use pol_core::schedule::Schedule;
-use pol_core::store::{FolderStore, Store};
+use pol_core::store::{FolderStore, Item, Store};
 use pol_core::training::{Outcome, Training};
 use pol_models::dataset::Dataset;
 use pol_models::{ImageLearner, image_learner};
@@ -63,7 +63,10 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit, CliError> {
         output::note(notice);
     }
     let run = match &args.out {
-        Some(run) => run.clone(),
+        Some(run) => {
+            refuse_foreign_folder(run)?;
+            run.clone()
+        }
         None => new_run_folder(&plan.label),
     };
     let store = Arc::new(FolderStore::new(&run));
@@ -272,6 +275,20 @@ fn verify(
         ..Audit::all(args.machine.backend)
     };
     audit.run(&plan.recipe, &dataset.train, opened, store)
+}
+
+/// Refuses a folder that holds something, but no training.
+fn refuse_foreign_folder(run: &Path) -> Result<(), CliError> {
+    let store = FolderStore::new(run);
+    let is_run = store.contains(Item::Manifest) || store.contains(Item::Journal);
+    let has_entries = std::fs::read_dir(run).is_ok_and(|mut entries| entries.next().is_some());
+    if has_entries && !is_run {
+        return Err(CliError::Usage(format!(
+            "{} holds other files; give --out a new folder",
+            run.display()
+        )));
+    }
+    Ok(())
 }
 
 /// `runs/LABEL-N` with the smallest N that is free.

@@ -22,7 +22,7 @@ use crate::backend::{self, Opened, Opening};
 use crate::error::{CliError, Exit, printable};
 use crate::output;
 
-use super::recipe_file;
+use super::{existing_store, recipe_file};
 
 /// Rows of the table before it is cut to the largest distances.
 const MAX_ROWS: usize = 24;
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
         Opening::Ready(opened) => opened,
         Opening::Delegated(exit) => return Ok(exit),
     };
-    let store = FolderStore::new(&args.run);
+    let store = existing_store(&args.run)?;
     let verified = judge(args, selection, &opened, &store)?;
     if args.json {
         output::json(&verified)?;

@@ -1,7 +1,7 @@
 //! CIFAR-10 and CIFAR-100 in their official binary layout (A. Krizhevsky, 2009): label bytes,
 //! then 3,072 bytes of red, green and blue rows.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{DatasetError, DatasetName, Images, locate, read};
 
@@ -90,10 +90,10 @@ impl Part {
         &mut self,
         dataset: DatasetName,
         layout: &Layout,
-        path: &PathBuf,
+        path: &Path,
     ) -> Result<(), DatasetError> {
         let malformed = |problem: String| DatasetError::Malformed {
-            path: path.clone(),
+            path: path.to_owned(),
             problem,
         };
         let bytes = read(path, MAX_FILE_BYTES)?;
