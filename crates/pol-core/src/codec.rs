@@ -78,6 +78,8 @@ pub fn decode<T: Serialize + DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::Manifest;
+    use proptest::prelude::*;
     use serde::Deserialize;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -88,7 +90,28 @@ mod tests {
     }
 
     fn read(bytes: &[u8]) -> Result<Pair, CodecError> {
-        decode("pair", bytes, 64)
+        decode("pair", bytes, 256)
+    }
+
+    proptest! {
+        #[test]
+        fn values_round_trip_and_have_one_encoding(a in any::<u64>(), b in ".{0,40}", bit in any::<prop::sample::Index>()) {
+            let pair = Pair { a, b };
+            let bytes = encode(&pair);
+            prop_assert_eq!(&read(&bytes).unwrap(), &pair);
+            // Another message, if it can be read at all, is another value.
+            let mut other = bytes.clone();
+            let bit = bit.index(8 * bytes.len());
+            other[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(decoded) = read(&other) {
+                prop_assert_ne!(decoded, pair);
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_end_in_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(Manifest::decode(&bytes).is_err());
+        }
     }
 
     #[test]
@@ -117,7 +140,7 @@ mod tests {
 
     #[test]
     fn an_over_long_input_is_refused_before_decoding() {
-        assert!(matches!(read(&[0; 65]), Err(CodecError::TooLong { .. })));
+        assert!(matches!(read(&[0; 257]), Err(CodecError::TooLong { .. })));
     }
 
     #[test]

@@ -54,11 +54,34 @@ fn subtree(leaves: &[Digest]) -> Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn leaves(n: u64) -> Vec<Digest> {
         (0..n)
             .map(|i| Tagged::new("leaf").number(i).finish())
             .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_lists_of_leaves_share_a_root(a in list(), b in list()) {
+            prop_assert_eq!(a == b, Tree::State.root(&a) == Tree::State.root(&b));
+        }
+
+        #[test]
+        fn every_leaf_is_in_the_root(mut leaves in list(), at in any::<prop::sample::Index>()) {
+            prop_assume!(!leaves.is_empty());
+            let root = Tree::State.root(&leaves);
+            let at = at.index(leaves.len());
+            leaves[at] = tagged("another leaf", &[leaves[at].as_bytes()]);
+            prop_assert_ne!(root, Tree::State.root(&leaves));
+        }
+    }
+
+    /// Few different leaves, so that equal lists and repetitions turn up.
+    fn list() -> impl Strategy<Value = Vec<Digest>> {
+        let leaf = (0u64..3).prop_map(|i| Tagged::new("leaf").number(i).finish());
+        prop::collection::vec(leaf, 0..9)
     }
 
     #[test]

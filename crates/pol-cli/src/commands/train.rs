@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use indicatif::ProgressBar;
+use pol_core::adapter::Backend;
 use pol_core::manifest::Manifest;
 use pol_core::records::Records;
 use pol_core::schedule::Schedule;
@@ -203,7 +204,7 @@ fn train(
     let per_epoch = Schedule::steps_per_epoch(training.terms().data.records, recipe.batch_size);
     let bar = output::progress(
         recipe.steps,
-        "{bar:30} {pos}/{len} steps, {msg}, {per_sec}, {eta} left",
+        "{bar:24} {pos}/{len} steps, {msg}, {eta} left",
     );
     let mut curve = Curve::new(run, training.terms().recipe.batch_size);
     let mut curve_error = None;
@@ -236,13 +237,12 @@ fn train(
 }
 
 fn show(bar: &ProgressBar, curve: &Curve, step: u64) {
-    if step.is_multiple_of(10) || bar.position() == 0 {
-        bar.set_message(format!(
-            "loss {:.4}, accuracy {:.1} %",
-            curve.recent_loss(),
-            100.0 * curve.recent_accuracy()
-        ));
-    }
+    bar.set_message(format!(
+        "loss {:.4}, accuracy {:.1} %, {:.3} steps/s",
+        curve.recent_loss(),
+        100.0 * curve.recent_accuracy(),
+        curve.steps_per_second()
+    ));
     bar.set_position(step);
 }
 
@@ -321,9 +321,8 @@ fn write_environment(run: &Path, args: &TrainArgs, opened: &Opened) -> Result<()
         backend: args.machine.backend.name(),
         device: &opened.name,
         threads: rayon::current_num_threads(),
-        // Neither feature of Burn is enabled in this workspace.
-        autotune: false,
-        fusion: false,
+        autotune: Backend::AUTOTUNE,
+        fusion: Backend::FUSION,
         os: std::env::consts::OS,
         architecture: std::env::consts::ARCH,
     };

@@ -51,6 +51,11 @@ impl Backend {
     /// All backends.
     pub const ALL: [Self; 5] = [Self::Flex, Self::Wgpu, Self::Vulkan, Self::Cuda, Self::Cpu];
 
+    /// Whether this build chooses among kernels by timing them.
+    pub const AUTOTUNE: bool = cfg!(feature = "autotune");
+    /// Whether this build fuses elementwise kernels.
+    pub const FUSION: bool = cfg!(feature = "fusion");
+
     /// The name on the command line, and the cargo feature.
     pub const fn name(self) -> &'static str {
         match self {

@@ -19,6 +19,7 @@ pub(super) struct Curve {
     batch_size: f64,
     file: Option<BufWriter<File>>,
     started: Instant,
+    rows: u64,
     loss: Option<f64>,
     accuracy: Option<f64>,
 }
@@ -30,6 +31,7 @@ impl Curve {
             batch_size: batch_size as f64,
             file: None,
             started: Instant::now(),
+            rows: 0,
             loss: None,
             accuracy: None,
         }
@@ -51,6 +53,7 @@ impl Curve {
             |old: Option<f64>, new: f64| Some(old.map_or(new, |old| old + RECENT * (new - old)));
         self.loss = blend(self.loss, loss);
         self.accuracy = blend(self.accuracy, accuracy);
+        self.rows += 1;
         let rate = learner.learning_rate();
         let seconds = self.started.elapsed().as_secs_f64();
         match &mut self.file {
@@ -69,6 +72,11 @@ impl Curve {
 
     pub(super) fn recent_accuracy(&self) -> f64 {
         self.accuracy.unwrap_or(f64::NAN)
+    }
+
+    /// Of the steps made in this call.
+    pub(super) fn steps_per_second(&self) -> f64 {
+        self.rows as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
     }
 
     pub(super) fn finish(mut self) -> Result<(), CliError> {
