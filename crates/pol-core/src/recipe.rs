@@ -2,13 +2,16 @@
 //! so that two parties who hold the same recipe mean the same training.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
 use crate::digest::{Digest, tagged};
 use crate::schedule::{MAX_BATCH, MAX_STEPS};
+
+/// The most milestones of a learning rate. Each costs a multiplication in every step.
+pub const MAX_MILESTONES: usize = 1024;
 
 /// Model, data, optimizer, learning rate, length and numerics of a training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -197,7 +200,7 @@ pub enum Numerics {
     Stock,
 }
 
-impl fmt::Display for Numerics {
+impl Display for Numerics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stock => f.write_str("stock"),
@@ -253,7 +256,7 @@ impl Recipe {
         if !decay_ok {
             return fail(
                 "learning_rate.decay",
-                "needs ascending milestones and finite numbers",
+                "needs ascending milestones, at most 1024, and finite numbers",
             );
         }
         let constants = match &self.optimizer {
@@ -286,30 +289,106 @@ impl Recipe {
     /// The fields in which `claimed` differs from this recipe, each with both values.
     pub fn differences(&self, claimed: &Self) -> Vec<String> {
         let mut differences = Vec::new();
-        let mut compare = |field: &str, expected: String, found: String| {
-            if expected != found {
+        // Values are compared by their encoding, not by how they print.
+        let mut compare = |field: &str, same: bool, expected: &dyn Display, found: &dyn Display| {
+            if !same {
                 differences.push(format!(
                     "{field}: expected {expected}, the proof says {found}"
                 ));
             }
         };
-        let text = |value: &dyn fmt::Debug| format!("{value:?}");
-        compare("model", text(&self.model), text(&claimed.model));
-        compare("data", text(&self.data), text(&claimed.data));
-        compare("optimizer", text(&self.optimizer), text(&claimed.optimizer));
-        compare(
-            "learning_rate",
-            text(&self.learning_rate),
-            text(&claimed.learning_rate),
+        macro_rules! compare {
+            ($($field:ident),*) => {$(
+                let same = codec::encode(&self.$field) == codec::encode(&claimed.$field);
+                compare(stringify!($field), same, &self.$field, &claimed.$field);
+            )*};
+        }
+        compare!(
+            model,
+            data,
+            optimizer,
+            learning_rate,
+            batch_size,
+            steps,
+            numerics
         );
-        compare(
-            "batch_size",
-            text(&self.batch_size),
-            text(&claimed.batch_size),
-        );
-        compare("steps", text(&self.steps), text(&claimed.steps));
-        compare("numerics", text(&self.numerics), text(&claimed.numerics));
         differences
+    }
+}
+
+impl Display for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        let options = (self.options.iter()).map(|(name, value)| format!("{name} {value}"));
+        match options.collect::<Vec<_>>().join(", ") {
+            none if none.is_empty() => Ok(()),
+            some => write!(f, " ({some})"),
+        }
+    }
+}
+
+impl Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Int(value) => write!(f, "{value}"),
+            Self::Float(value) => write!(f, "{value:?}"),
+            Self::Text(value) => f.write_str(value),
+        }
+    }
+}
+
+impl Display for Optimizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let adam = |f: &mut fmt::Formatter<'_>, name, [beta1, beta2, epsilon, decay]: [f64; 4]| {
+            write!(
+                f,
+                "{name} (beta1 {beta1}, beta2 {beta2}, epsilon {epsilon:e}, weight decay {decay:e})"
+            )
+        };
+        match self {
+            Self::Sgd {
+                momentum,
+                dampening,
+                weight_decay,
+                nesterov,
+            } => write!(
+                f,
+                "sgd (momentum {momentum}, dampening {dampening}, weight decay {weight_decay:e}{})",
+                if *nesterov { ", nesterov" } else { "" }
+            ),
+            &Self::Adam {
+                beta1,
+                beta2,
+                epsilon,
+                weight_decay,
+            } => adam(f, "adam", [beta1, beta2, epsilon, weight_decay]),
+            &Self::AdamW {
+                beta1,
+                beta2,
+                epsilon,
+                weight_decay,
+            } => adam(f, "adamw", [beta1, beta2, epsilon, weight_decay]),
+            Self::Custom(component) => write!(f, "custom: {component}"),
+        }
+    }
+}
+
+impl Display for LearningRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.base)?;
+        match &self.decay {
+            Decay::Constant => f.write_str(", constant")?,
+            Decay::MultiStep { milestones, gamma } => {
+                let steps: Vec<_> = milestones.iter().map(ToString::to_string).collect();
+                write!(f, ", times {gamma} at steps {}", steps.join(", "))?;
+            }
+            Decay::Cosine { min } => write!(f, ", along a cosine to {min}")?,
+        }
+        match self.warmup {
+            0 => Ok(()),
+            steps => write!(f, ", warmed up over {steps} steps"),
+        }
     }
 }
 
@@ -323,6 +402,23 @@ mod tests {
             warmup,
             decay,
         }
+    }
+
+    #[test]
+    fn values_that_print_alike_are_still_told_apart() {
+        let recipe = |hidden: Value| Recipe {
+            model: Component::new("m").with("hidden", hidden),
+            data: Component::new("d"),
+            optimizer: Optimizer::Custom(Component::new("o")),
+            learning_rate: rate(Decay::Constant, 0),
+            batch_size: 1,
+            steps: 1,
+            numerics: Numerics::Stock,
+        };
+        let (int, text) = (recipe(1.into()), recipe("1".into()));
+        assert_eq!(int.model.to_string(), text.model.to_string());
+        assert_eq!(int.differences(&text).len(), 1);
+        assert!(int.differences(&int).is_empty());
     }
 
     #[test]

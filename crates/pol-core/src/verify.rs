@@ -128,7 +128,12 @@ impl<'a> Verifier<'a> {
         let total: u64 = (selected.iter())
             .map(|&index| checked.segment(index).steps())
             .sum();
-        let mut report = Report::begin(&checked, &self.selection, selected.len() as u64);
+        let mut report = Report::begin(
+            &checked,
+            &self.selection,
+            &self.tolerance,
+            selected.len() as u64,
+        );
         let mut done = 0;
         for index in selected {
             let outcome = replayer.replay(index, || {

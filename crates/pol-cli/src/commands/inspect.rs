@@ -45,14 +45,14 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Exit, CliError> {
     output::line("These are the proof's own claims; `pol verify` checks them.");
     output::field("commitment", commitment);
     output::field("format", &terms.format);
-    output::field("model", format!("{:?}", terms.recipe.model));
-    output::field("data", format!("{:?}", terms.recipe.data));
+    output::field("model", terms.recipe.model.to_string());
+    output::field("data", terms.recipe.data.to_string());
     output::field(
         "data root",
         format!("{} ({} records)", terms.data.root, terms.data.records),
     );
-    output::field("optimizer", format!("{:?}", terms.recipe.optimizer));
-    output::field("rate", format!("{:?}", terms.recipe.learning_rate));
+    output::field("optimizer", terms.recipe.optimizer.to_string());
+    output::field("rate", terms.recipe.learning_rate.to_string());
     output::field("numerics", terms.recipe.numerics.to_string());
     output::field(
         "length",

@@ -10,8 +10,8 @@ use pol_core::records::Records;
 use pol_core::state::Part;
 use pol_core::store::{FolderStore, Store};
 use pol_core::verify::{
-    Integrity, Progress, Report, SegmentReport, Selection, Tolerance, Verifier, check_integrity,
-    read_claim,
+    Integrity, Progress, Reason, Report, SegmentReport, Selection, Tolerance, Verifier,
+    check_integrity, read_claim,
 };
 use pol_models::dataset::default_folder;
 use pol_models::{dataset_of, image_learner};
@@ -241,6 +241,10 @@ impl Verified {
         }
     }
 
+    fn is_exact(&self) -> bool {
+        (self.report.tolerance).is_none_or(|tolerance| tolerance.is_exact())
+    }
+
     pub(super) fn exit(&self) -> Exit {
         self.report.verdict.into()
     }
@@ -280,6 +284,13 @@ impl Verified {
             output::field("reason", reason.to_string());
         }
         output::field("verdict", report.verdict.to_string());
+        let bits_differ = |reason: &Reason| matches!(reason, Reason::BitsDiffer { .. });
+        if self.is_exact() && report.reasons.iter().any(bits_differ) {
+            output::note(
+                "stock kernels give other bits on other hardware; if this proof was made \
+                 elsewhere, say with --tolerance how far a replay may end from it",
+            );
+        }
     }
 
     fn print_segments(&self) {
@@ -326,15 +337,20 @@ impl Verified {
     }
 
     fn describe_audit(&self) -> String {
-        if self.report.selection.is_some_and(|selection| selection.all) {
-            return "every segment: any forged one is caught".to_owned();
+        let mut text = if self.report.selection.is_some_and(|selection| selection.all) {
+            "every segment was replayed".to_owned()
+        } else {
+            format!(
+                "a forger of 1 % of the segments is met with probability {:.3}, of 10 % with {:.3}",
+                self.catches_1_percent, self.catches_10_percent
+            )
+        };
+        if !self.is_exact() {
+            text += "; a forgery below the tolerance is not seen";
         }
-        let seed = self
-            .audit_seed
-            .map_or_else(String::new, |seed| format!("; --audit-seed {seed}"));
-        format!(
-            "catches a forged 1 % of the segments with probability {:.3}, 10 % with {:.3}{seed}",
-            self.catches_1_percent, self.catches_10_percent
-        )
+        if let Some(seed) = self.audit_seed {
+            text += &format!("; --audit-seed {seed}");
+        }
+        text
     }
 }

@@ -158,17 +158,14 @@ impl Replay<'_> {
         let parameters = compare(Part::Parameters);
         let buffers = compare(Part::Buffers);
         let optimizer = compare(Part::Optimizer);
-        let bits = || Reason::BitsDiffer {
-            segment: self.segment.to_string(),
-            entry: first_difference(&self.replayed, &self.logged),
-            l2: parameters.map(|part| part.distances.l2),
-            movement_l2: parameters.and_then(|part| part.movement_l2),
-        };
-        if tolerance.is_exact() && !digests_equal {
-            reasons.push(bits());
-        }
-        if !self.schedule_agrees() {
-            reasons.push(bits());
+        let bits_must_agree = tolerance.is_exact() && !digests_equal;
+        if bits_must_agree || !self.schedule_agrees() {
+            reasons.push(Reason::BitsDiffer {
+                segment: self.segment.to_string(),
+                entry: first_difference(&self.replayed, &self.logged),
+                l2: parameters.map(|part| part.distances.l2),
+                movement_l2: parameters.and_then(|part| part.movement_l2),
+            });
         }
         SegmentReport::new(
             self.segment,

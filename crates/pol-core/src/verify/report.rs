@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::records::DataCommitment;
 use crate::state::Part;
 
-use super::distance::Distances;
+use super::distance::{Distances, Tolerance};
 use super::integrity::{IntegrityChecked, Segment};
 use super::select::Selection;
 
@@ -244,6 +244,8 @@ pub struct Report {
     pub steps_replayed: u64,
     /// How segments were selected.
     pub selection: Option<Selection>,
+    /// How far replays were allowed to end from the logged states.
+    pub tolerance: Option<Tolerance>,
     /// Segments replayed.
     pub segments: Vec<SegmentReport>,
 }
@@ -252,6 +254,7 @@ impl Report {
     pub(super) fn begin(
         checked: &IntegrityChecked<'_>,
         selection: &Selection,
+        tolerance: &Tolerance,
         selected: u64,
     ) -> Self {
         Self {
@@ -262,6 +265,7 @@ impl Report {
             segments_selected: selected,
             steps_replayed: 0,
             selection: Some(*selection),
+            tolerance: Some(*tolerance),
             segments: Vec::new(),
         }
     }
@@ -276,6 +280,7 @@ impl Report {
             segments_selected: 0,
             steps_replayed: 0,
             selection: None,
+            tolerance: None,
             segments: Vec::new(),
         }
     }
@@ -317,8 +322,8 @@ impl Report {
         };
     }
 
-    /// The probability that a forger of a fraction `forged` of all segments would have been
-    /// caught by this selection.
+    /// The probability that this selection replayed a forged segment, if a fraction `forged` of
+    /// all segments were forged. It is caught then, unless it lies below the tolerance.
     pub fn catches(&self, forged: f64) -> f64 {
         self.selection.map_or(0.0, |selection| {
             selection.catches(forged, self.segments_total)

@@ -24,7 +24,7 @@ impl MlpConfig {
             Err(ModelError::Option {
                 model: "mlp".to_owned(),
                 option: option.to_owned(),
-                help: "its options are `hidden` (1 to 65536) and `dropout` (0 to 0.99)",
+                help: "its options are `hidden` (1 to 16384) and `dropout` (0 to 0.99)",
             })
         };
         let known = |name: &&String| !["hidden", "dropout"].contains(&name.as_str());
@@ -32,7 +32,7 @@ impl MlpConfig {
             return refuse(option);
         }
         let hidden = number(component, "hidden", 128.0);
-        let Some(hidden) = hidden.filter(|h| (1.0..=65_536.0).contains(h) && h.fract() == 0.0)
+        let Some(hidden) = hidden.filter(|h| (1.0..=16_384.0).contains(h) && h.fract() == 0.0)
         else {
             return refuse("hidden");
         };
