@@ -104,6 +104,27 @@ fn a_run_broken_off_at_any_step_resumes_to_the_same_commitment() {
 }
 
 #[test]
+fn a_run_killed_between_its_last_checkpoint_and_its_seal_is_sealed_by_a_resume() {
+    let (sealed, manifest) = toy::proof();
+    let records = toy::records();
+    let training = Training::new(toy::recipe(), &records, 7, INTERVAL);
+    let killed = Arc::new(MemoryStore::new());
+    let mut toy = Toy::new(&toy::recipe());
+    let mut recorder = Recorder::start(Arc::clone(&killed) as _, training.terms().clone()).unwrap();
+    for checkpoint in &manifest.checkpoints {
+        let bytes = sealed
+            .read(Item::Object(checkpoint.state), u64::MAX)
+            .unwrap();
+        let state = pol_core::object::decode_state(&checkpoint.state, &bytes).unwrap();
+        recorder.record(checkpoint.step, || Ok(state)).unwrap();
+    }
+    assert_eq!(recorder.stop().unwrap(), STEPS);
+    let resumed = training.resume(&mut toy, killed, go_on).unwrap();
+    assert_eq!(commitment(&resumed), manifest.claim.commitment());
+    assert_eq!(toy.steps_taken, 0);
+}
+
+#[test]
 fn a_journal_cut_at_any_byte_resumes_to_the_same_commitment() {
     let (_, manifest) = toy::proof();
     let records = toy::records();

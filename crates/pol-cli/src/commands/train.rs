@@ -326,7 +326,9 @@ fn write_environment(run: &Path, args: &TrainArgs, opened: &Opened) -> Result<()
         os: std::env::consts::OS,
         architecture: std::env::consts::ARCH,
     };
-    let path = run.join("metrics/environment.json");
+    let folder = run.join("metrics");
+    std::fs::create_dir_all(&folder).map_err(at(&folder))?;
+    let path = folder.join("environment.json");
     let text = serde_json::to_string_pretty(&environment).unwrap_or_default();
     std::fs::write(&path, text + "\n").map_err(at(path))
 }
