@@ -200,6 +200,9 @@ fn probe_child(backend: Backend) -> Result<Found, String> {
     let output = child
         .wait_with_output()
         .map_err(|error| error.to_string())?;
-    serde_json::from_slice(&output.stdout)
-        .map_err(|_| "opening it failed; no driver, or a broken one".to_owned())
+    serde_json::from_slice(&output.stdout).map_err(|_| match output.status.code() {
+        Some(_) => "opening it failed; no driver, or a broken one".to_owned(),
+        // Ended by a signal.
+        None => "its driver crashed when it was tried".to_owned(),
+    })
 }
