@@ -18,6 +18,7 @@ use pol_core::verify::{Distances, Report, Tolerance, Verdict, Verifier};
 use pol_models::dataset::{Dataset, DatasetName};
 use pol_models::{ImageLearner, image_learner};
 use pol_tests::backends;
+use pol_tests::forge::Forgery;
 
 const SGD: Optimizer = Optimizer::Sgd {
     momentum: 0.9,
@@ -221,6 +222,25 @@ fn buffers_and_optimizer_are_told_from_parameters() {
     // Mean and variance of nineteen BatchNorms: 7 · 16 + 6 · 32 + 6 · 64 channels.
     assert_eq!(count(Part::Buffers), 2 * 688);
     assert_eq!(count(Part::Optimizer), count(Part::Parameters));
+}
+
+#[test]
+fn an_altered_batchnorm_statistic_or_momentum_buffer_is_found_by_replay() {
+    let device = Backend::Flex.device().unwrap();
+    let recipe = recipe(Component::new("resnet20"), SGD, 4);
+    let (store, _) = train(&recipe, &device);
+    for entry in [
+        "model/blocks.3.norm1.running_var",
+        "optim/blocks.3.conv1.weight/momentum.velocity",
+    ] {
+        // Sealed again with every digest right: only the replay can tell.
+        let mut forgery = Forgery::of(&store);
+        forgery.alter(1, entry, |e| e.bytes[0] ^= 1);
+        let report = verify(&forgery.seal(), &recipe, &device, Tolerance::EXACT);
+        assert_eq!(report.verdict, Verdict::Rejected);
+        let reason = report.reasons[0].to_string();
+        assert!(reason.contains(entry), "{reason}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Ran, Run, command, pol, train_small};
@@ -21,6 +21,15 @@ fn train_args<'a>(run: &'a Run, more: &[&'a str]) -> Vec<&'a str> {
         run.path(),
     ];
     [&base, more].concat()
+}
+
+/// Starts the training in the background.
+fn start_quietly(run: &Run) -> Child {
+    command(&train_args(run, &[]))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 /// Waits until the run has so many checkpoints.
@@ -45,11 +54,7 @@ fn a_killed_run_resumes_to_the_same_commitment() {
     let expected = pol(&train_args(&whole, &[])).expect(0).json();
     for objects in [1, 4, 19] {
         let run = Run::new();
-        let mut child = command(&train_args(&run, &[]))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = start_quietly(&run);
         wait_for_objects(&run, objects);
         child.kill().unwrap(); // SIGKILL: nothing can be tidied up
         child.wait().unwrap();
@@ -101,11 +106,7 @@ fn an_interrupt_stops_cleanly_with_a_resumable_run() {
 #[test]
 fn another_training_is_not_mixed_into_an_unfinished_one() {
     let run = Run::new();
-    let mut child = command(&train_args(&run, &[]))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = start_quietly(&run);
     wait_for_objects(&run, 2);
     let busy = pol(&train_args(&run, &["--resume"])).expect(4);
     assert!(
