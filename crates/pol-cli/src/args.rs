@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use pol_core::adapter::Backend;
 use pol_core::digest::Digest;
+use pol_core::recipe::{Numerics, UnknownNumerics};
 use pol_core::verify::Tolerance;
 use pol_models::dataset::DatasetName;
 
@@ -65,6 +66,10 @@ pub(crate) struct TrainArgs {
     /// The base learning rate.
     #[arg(long)]
     pub(crate) learning_rate: Option<f64>,
+    /// Whose kernels compute: stock (Burn's), or exact, which give the same bits on every device;
+    /// exact/fma-v1 is faster where multiply and add is one operation.
+    #[arg(long, value_name = "NUMERICS", value_parser = numerics)]
+    pub(crate) numerics: Option<Numerics>,
     /// Steps between checkpoints (k).
     #[arg(long, value_name = "K")]
     pub(crate) interval: Option<u64>,
@@ -189,6 +194,10 @@ pub(crate) enum DataCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+fn numerics(name: &str) -> Result<Numerics, UnknownNumerics> {
+    name.to_owned().try_into()
 }
 
 /// Parses `0.01` or `l2=1e-3,linf=1e-4`.

@@ -194,19 +194,66 @@ impl LearningRate {
 
 /// Whose kernels compute, and so how a replay is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String", into = "String")]
 pub enum Numerics {
     /// Burn's own kernels: bits may differ between devices.
     Stock,
+    /// Kernels with one defined order of operations: the same bits on every device.
+    Exact(Profile),
+}
+
+/// Which roundings exact kernels make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Every product and every sum is rounded.
+    UnfusedV1,
+    /// A product that enters a sum is not rounded by itself.
+    FmaV1,
+}
+
+impl Numerics {
+    /// The names, as in recipes; `exact` alone is `exact/unfused-v1` in recipe files.
+    pub const NAMES: [&'static str; 3] = ["stock", "exact/unfused-v1", "exact/fma-v1"];
+
+    /// Whether replays are compared by digest, with no tolerance.
+    pub const fn is_exact(self) -> bool {
+        matches!(self, Self::Exact(_))
+    }
 }
 
 impl Display for Numerics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stock => f.write_str("stock"),
+        f.write_str(match self {
+            Self::Stock => Self::NAMES[0],
+            Self::Exact(Profile::UnfusedV1) => Self::NAMES[1],
+            Self::Exact(Profile::FmaV1) => Self::NAMES[2],
+        })
+    }
+}
+
+impl From<Numerics> for String {
+    fn from(numerics: Numerics) -> Self {
+        numerics.to_string()
+    }
+}
+
+impl TryFrom<String> for Numerics {
+    type Error = UnknownNumerics;
+
+    fn try_from(name: String) -> Result<Self, UnknownNumerics> {
+        match name.as_str() {
+            "stock" => Ok(Self::Stock),
+            "exact" | "exact/unfused-v1" => Ok(Self::Exact(Profile::UnfusedV1)),
+            "exact/fma-v1" => Ok(Self::Exact(Profile::FmaV1)),
+            _ => Err(UnknownNumerics),
         }
     }
 }
+
+/// A name that no numerics have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("numerics are `exact` or one of `{}`", Numerics::NAMES.join("`, `"))]
+pub struct UnknownNumerics;
 
 /// A recipe that no training can follow.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 use pol_core::adapter::{StepOutput, Task};
 use pol_core::learner::{Batch, LearnerError};
@@ -11,6 +10,7 @@ use pol_core::records::{Record, Records};
 use crate::augment::Augmentation;
 use crate::dataset::{DatasetName, Images};
 use crate::image_learner::Evaluation;
+use crate::layers::Layers;
 use crate::model::Classifier;
 
 /// Images evaluated at a time.
@@ -23,22 +23,25 @@ pub struct Classification<M> {
     dataset: DatasetName,
     pixel_offset: usize,
     augmentation: Augmentation,
+    layers: Layers,
     build: Build<M>,
 }
 
 impl<M: Classifier> Classification<M> {
     /// A task for records of `dataset` whose pixels follow `pixel_offset` bytes; `build` makes
-    /// the model.
+    /// the model, of these layers.
     pub fn new(
         dataset: DatasetName,
         pixel_offset: usize,
         augmentation: Augmentation,
+        layers: Layers,
         build: impl Fn(&Device) -> M + Send + Sync + 'static,
     ) -> Self {
         Self {
             dataset,
             pixel_offset,
             augmentation,
+            layers,
             build: Arc::new(build),
         }
     }
@@ -137,10 +140,7 @@ impl<M: Classifier> Task for Classification<M> {
         let targets = Tensor::<2>::from_data(TensorData::new(targets, [count, classes]), device);
         let scores = model.scores(input, Some(batch)); // [n, classes]
 
-        // Against one-hot targets and by sums along single dimensions: no gather, whose backward
-        // pass adds with atomics on some devices, and no full sum, which may too.
-        let log_likelihood = (log_softmax(scores.clone(), 1) * targets).sum_dim(1); // [n, 1]
-        let loss = log_likelihood.sum_dim(0).reshape([1]) / -(count as f64);
+        let loss = self.layers.cross_entropy(scores.clone(), targets);
 
         let best = scores.inner().argmax(1).reshape([count]); // [n]
         let plain = device.clone().inner();

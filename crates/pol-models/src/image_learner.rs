@@ -3,11 +3,14 @@
 use burn::tensor::Device;
 use pol_core::adapter::PolLearner;
 use pol_core::learner::{Learner, LearnerError};
-use pol_core::recipe::{Recipe, Value};
+use pol_core::recipe::{Numerics, Optimizer, Recipe, Value};
+use pol_exact::optim::AdamConstants;
+use pol_exact::tensor::{Exact, ExactAdam, ExactSgd};
 
 use crate::augment::Augmentation;
 use crate::classification::Classification;
 use crate::dataset::{DatasetError, DatasetName, Images};
+use crate::layers::{Layers, kernels};
 use crate::model::{Classifier, LeNet5, ModelError, ModelSpec};
 
 /// A learner of images, with numbers for people.
@@ -66,6 +69,9 @@ pub enum RecipeMismatch {
         /// What is wrong.
         problem: String,
     },
+    /// The device does not compute what exact numerics define.
+    #[error(transparent)]
+    Probe(#[from] pol_exact::probe::ProbeError),
     /// An optimizer of somebody else's program.
     #[error(transparent)]
     Learner(#[from] LearnerError),
@@ -92,15 +98,19 @@ pub fn image_learner(
     let spec = ModelSpec::of(&recipe.model)?;
     let (image, classes) = (dataset.image(), dataset.classes());
     spec.check(&recipe.model.name, image)?;
+    let layers = Layers::of(recipe.numerics);
+    if let Numerics::Exact(profile) = recipe.numerics {
+        pol_exact::probe::passed(device, kernels(profile))?;
+    }
     Ok(match spec {
         ModelSpec::Mlp(config) => boxed(recipe, device, dataset, augmentation, move |device| {
-            config.init(image, classes, device)
+            config.init(image, classes, layers, device)
         })?,
         ModelSpec::LeNet5 => boxed(recipe, device, dataset, augmentation, move |device| {
-            LeNet5::init(image, classes, device)
+            LeNet5::init(image, classes, layers, device)
         })?,
         ModelSpec::ResNet(config) => boxed(recipe, device, dataset, augmentation, move |device| {
-            config.init(image.channels, classes, device)
+            config.init(image.channels, classes, layers, device)
         })?,
     })
 }
@@ -112,8 +122,57 @@ fn boxed<M: Classifier + 'static>(
     augmentation: Augmentation,
     build: impl Fn(&Device) -> M + Send + Sync + 'static,
 ) -> Result<Box<dyn ImageLearner>, LearnerError> {
-    let task = Classification::new(dataset, dataset.pixel_offset(), augmentation, build);
-    Ok(Box::new(PolLearner::new(task, recipe, device)?))
+    let layers = Layers::of(recipe.numerics);
+    let task = Classification::new(dataset, dataset.pixel_offset(), augmentation, layers, build);
+    let Numerics::Exact(profile) = recipe.numerics else {
+        return Ok(Box::new(PolLearner::new(task, recipe, device)?));
+    };
+    let exact = Exact::new(kernels(profile));
+    Ok(Box::new(match recipe.optimizer {
+        Optimizer::Sgd {
+            momentum,
+            dampening,
+            weight_decay,
+            nesterov,
+        } => {
+            let rule = ExactSgd {
+                exact,
+                momentum,
+                dampening,
+                weight_decay,
+                nesterov,
+            };
+            PolLearner::with_optimizer(task, recipe, device, rule)
+        }
+        Optimizer::Adam {
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+        }
+        | Optimizer::AdamW {
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+        } => {
+            let constants = AdamConstants {
+                beta1,
+                beta2,
+                epsilon,
+                weight_decay,
+                decoupled: matches!(recipe.optimizer, Optimizer::AdamW { .. }),
+            };
+            let rule = ExactAdam { exact, constants };
+            PolLearner::with_optimizer(task, recipe, device, rule)
+        }
+        Optimizer::Custom(_) => {
+            return Err(LearnerError::Unsupported(
+                "the recipe names a custom optimizer, which only a program that has it can run"
+                    .to_owned(),
+            ));
+        }
+    }))
 }
 
 fn augmentation_of(recipe: &Recipe) -> Result<Augmentation, RecipeMismatch> {

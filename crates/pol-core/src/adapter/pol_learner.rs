@@ -93,9 +93,14 @@ impl<T: Task> PolLearner<T> {
     /// A learner on `device` that follows `recipe`.
     ///
     /// # Errors
-    /// [`LearnerError::Unsupported`] if the recipe's optimizer is a custom one; see
-    /// [`PolLearner::with_optimizer`].
+    /// [`LearnerError::Unsupported`] if the recipe's optimizer is a custom one or its numerics are
+    /// exact: Burn's update rules are neither; see [`PolLearner::with_optimizer`].
     pub fn new(task: T, recipe: &Recipe, device: &Device) -> Result<Self, LearnerError> {
+        if recipe.numerics.is_exact() {
+            return Err(LearnerError::Unsupported(
+                "the recipe asks for exact numerics, and so for an exact optimizer".to_owned(),
+            ));
+        }
         let optimizer = PathOptimizer::of_recipe(&recipe.optimizer).ok_or_else(|| {
             LearnerError::Unsupported(
                 "the recipe names a custom optimizer, which only a program that has it can run"
@@ -105,8 +110,8 @@ impl<T: Task> PolLearner<T> {
         Ok(Self::build(task, recipe, device, optimizer))
     }
 
-    /// A learner with an optimizer of the caller's own; the recipe names it as
-    /// [`Custom`](crate::recipe::Optimizer::Custom).
+    /// A learner with an optimizer of the caller's own: one that the recipe names as
+    /// [`Custom`](crate::recipe::Optimizer::Custom), or an exact one.
     pub fn with_optimizer(
         task: T,
         recipe: &Recipe,

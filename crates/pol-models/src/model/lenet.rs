@@ -2,13 +2,12 @@
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use pol_core::learner::Batch;
 
 use super::{Classifier, ImageShape};
+use crate::layers::Layers;
 
 /// Two 5×5 convolutions, each followed by 2×2 max pooling, and three linear layers.
 ///
@@ -19,15 +18,16 @@ use super::{Classifier, ImageShape};
 pub struct LeNet5 {
     conv1: Conv2d,
     conv2: Conv2d,
-    pool: MaxPool2d,
     fc1: Linear,
     fc2: Linear,
     fc3: Linear,
+    #[module(skip)]
+    layers: Layers,
 }
 
 impl LeNet5 {
     /// Builds the model for images of at least 8×8.
-    pub fn init(image: ImageShape, classes: usize, device: &Device) -> Self {
+    pub fn init(image: ImageShape, classes: usize, layers: Layers, device: &Device) -> Self {
         let pad1 = if image.height.min(image.width) < 32 {
             2
         } else {
@@ -45,20 +45,23 @@ impl LeNet5 {
         Self {
             conv1: conv([image.channels, 6], pad1),
             conv2: conv([6, 16], pad2),
-            pool: MaxPool2dConfig::new([2, 2]).init(),
             fc1: LinearConfig::new(features, 120).init(device),
             fc2: LinearConfig::new(120, 84).init(device),
             fc3: LinearConfig::new(84, classes).init(device),
+            layers,
         }
     }
 }
 
 impl Classifier for LeNet5 {
     fn scores(&self, images: Tensor<4>, _batch: Option<&Batch<'_>>) -> Tensor<2> {
-        let x = self.pool.forward(relu(self.conv1.forward(images))); // [n, 6, h/2, w/2]
-        let x = self.pool.forward(relu(self.conv2.forward(x))); // [n, 16, h/4, w/4]
-        let x = relu(self.fc1.forward(x.flatten::<2>(1, 3))); // [n, 120]
-        let x = relu(self.fc2.forward(x)); // [n, 84]
-        self.fc3.forward(x)
+        let layers = self.layers;
+        let x = layers.relu(layers.conv(&self.conv1, layers.images(images)));
+        let x = layers.max_pool(x, 2); // 6 channels
+        let x = layers.relu(layers.conv(&self.conv2, x));
+        let x = layers.max_pool(x, 2); // 16 channels
+        let x = layers.relu(layers.linear(&self.fc1, layers.flatten(x))); // [n, 120]
+        let x = layers.relu(layers.linear(&self.fc2, x)); // [n, 84]
+        layers.linear(&self.fc3, x)
     }
 }

@@ -2,11 +2,11 @@
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use pol_core::learner::Batch;
 use pol_core::recipe::Component;
 
+use crate::layers::Layers;
 use super::{Classifier, ImageShape, ModelError, number};
 
 /// Width and dropout.
@@ -46,11 +46,18 @@ impl MlpConfig {
     }
 
     /// Builds the model on `device`.
-    pub fn init(&self, image: ImageShape, classes: usize, device: &Device) -> Mlp {
+    pub fn init(
+        &self,
+        image: ImageShape,
+        classes: usize,
+        layers: Layers,
+        device: &Device,
+    ) -> Mlp {
         Mlp {
             hidden: LinearConfig::new(image.len(), self.hidden).init(device),
             output: LinearConfig::new(self.hidden, classes).init(device),
             dropout: self.dropout,
+            layers,
         }
     }
 }
@@ -61,17 +68,21 @@ pub struct Mlp {
     hidden: Linear,
     output: Linear,
     dropout: f64,
+    #[module(skip)]
+    layers: Layers,
 }
 
 impl Classifier for Mlp {
     fn scores(&self, images: Tensor<4>, batch: Option<&Batch<'_>>) -> Tensor<2> {
-        let mut hidden = relu(self.hidden.forward(images.flatten::<2>(1, 3))); // [n, hidden]
+        let layers = self.layers;
+        let pixels = images.flatten::<2>(1, 3);
+        let mut hidden = layers.relu(layers.linear(&self.hidden, pixels)); // [n, hidden]
         if let Some(batch) = batch.filter(|_| self.dropout > 0.0) {
             let shape = hidden.dims();
             let mask = batch.dropout_mask(0, shape[0] * shape[1], self.dropout);
             let mask = Tensor::from_data(TensorData::new(mask, shape), &hidden.device());
-            hidden = hidden * mask;
+            hidden = layers.dropout(hidden, mask);
         }
-        self.output.forward(hidden)
+        layers.linear(&self.output, hidden)
     }
 }

@@ -4,11 +4,11 @@
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use pol_core::learner::Batch;
 
 use super::Classifier;
+use crate::layers::Layers;
 
 /// What a block's shortcut does where its input and output differ in shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,13 +62,19 @@ impl ResNetConfig {
     }
 
     /// Builds the model on `device`.
-    pub fn init(&self, channels: usize, classes: usize, device: &Device) -> ResNet {
+    pub fn init(
+        &self,
+        channels: usize,
+        classes: usize,
+        layers: Layers,
+        device: &Device,
+    ) -> ResNet {
         let mut width_in = self.stem;
         let mut blocks = Vec::new();
         for (stage, &(width, count)) in self.stages.iter().enumerate() {
             for index in 0..count {
                 let stride = if stage > 0 && index == 0 { 2 } else { 1 };
-                let block = Block::init(self, width_in, width, stride, device);
+                let block = Block::init(self, width_in, width, stride, layers, device);
                 width_in = block.channels_out;
                 blocks.push(block);
             }
@@ -78,6 +84,7 @@ impl ResNetConfig {
             norm: BatchNormConfig::new(self.stem).init(device),
             blocks,
             head: LinearConfig::new(width_in, classes).init(device),
+            layers,
         }
     }
 }
@@ -89,17 +96,19 @@ pub struct ResNet {
     norm: BatchNorm,
     blocks: Vec<Block>,
     head: Linear,
+    #[module(skip)]
+    layers: Layers,
 }
 
 impl Classifier for ResNet {
     fn scores(&self, images: Tensor<4>, _batch: Option<&Batch<'_>>) -> Tensor<2> {
-        let mut x = relu(self.norm.forward(self.stem.forward(images)));
+        let layers = self.layers;
+        let x = layers.conv(&self.stem, layers.images(images));
+        let mut x = layers.norm_relu(&self.norm, x);
         for block in &self.blocks {
             x = block.forward(x);
         }
-        let [n, channels, height, width] = x.dims();
-        let pooled = x.reshape([n, channels, height * width]).mean_dim(2); // [n, c, 1]
-        self.head.forward(pooled.reshape([n, channels]))
+        layers.linear(&self.head, layers.mean(x))
     }
 }
 
@@ -117,6 +126,8 @@ struct Block {
     channels_in: usize,
     channels_out: usize,
     stride: usize,
+    #[module(skip)]
+    layers: Layers,
 }
 
 impl Block {
@@ -125,6 +136,7 @@ impl Block {
         channels_in: usize,
         width: usize,
         stride: usize,
+        layers: Layers,
         device: &Device,
     ) -> Self {
         let norm = |channels| BatchNormConfig::new(channels).init(device);
@@ -152,44 +164,32 @@ impl Block {
             channels_in,
             channels_out,
             stride,
+            layers,
         }
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let mut y = relu(self.norm1.forward(self.conv1.forward(x.clone())));
-        y = self.norm2.forward(self.conv2.forward(y));
-        if let (Some(conv3), Some(norm3)) = (&self.conv3, &self.norm3) {
-            y = norm3.forward(conv3.forward(relu(y)));
+        let layers = self.layers;
+        let y = layers.norm_relu(&self.norm1, layers.conv(&self.conv1, x.clone()));
+        let y = layers.conv(&self.conv2, y);
+        let shortcut = self.shortcut(x);
+        match (&self.conv3, &self.norm3) {
+            (Some(conv3), Some(norm3)) => {
+                let y = layers.conv(conv3, layers.norm_relu(&self.norm2, y));
+                layers.norm_add_relu(norm3, y, shortcut)
+            }
+            _ => layers.norm_add_relu(&self.norm2, y, shortcut),
         }
-        relu(y + self.shortcut(x))
     }
 
     fn shortcut(&self, x: Tensor<4>) -> Tensor<4> {
-        if let (Some(projection), Some(norm)) = (&self.projection, &self.projection_norm) {
-            return norm.forward(projection.forward(x));
+        let layers = self.layers;
+        match (&self.projection, &self.projection_norm) {
+            (Some(projection), Some(norm)) => layers.norm(norm, layers.conv(projection, x)),
+            _ if self.stride == 1 && self.channels_in == self.channels_out => x,
+            _ => layers.shortcut(x, self.channels_out, self.stride),
         }
-        let x = match self.stride {
-            1 => x,
-            _ => every_second(x),
-        };
-        let added = self.channels_out - self.channels_in;
-        if added == 0 {
-            return x;
-        }
-        let [n, _, height, width] = x.dims();
-        let zeros = |channels| Tensor::zeros([n, channels, height, width], &x.device());
-        let (before, after) = (zeros(added / 2), zeros(added - added / 2));
-        Tensor::cat(vec![before, x, after], 1)
     }
-}
-
-/// Every second row and column, from the first; both counts are even.
-fn every_second(x: Tensor<4>) -> Tensor<4> {
-    let [n, channels, height, width] = x.dims();
-    x.reshape([n * channels, height / 2, 2, width / 2, 2])
-        .narrow(2, 0, 1)
-        .narrow(4, 0, 1)
-        .reshape([n, channels, height / 2, width / 2])
 }
 
 /// A convolution that keeps the size, up to its stride. BatchNorm follows, so there is no bias.
@@ -209,7 +209,7 @@ mod tests {
 
     fn parameters(name: &str, classes: usize) -> usize {
         let device = Device::flex();
-        let model = ResNetConfig::named(name).unwrap().init(3, classes, &device);
+        let model = ResNetConfig::named(name).unwrap().init(3, classes, Layers::default(), &device);
         // Running means and variances are visited too, and are as many as γ and β.
         let mut norms = 0;
         let mut count = |norm: &BatchNorm| norms += 2 * norm.gamma.lazy_shape().num_elements();
@@ -251,7 +251,7 @@ mod tests {
             height: size,
             width: size,
         };
-        let lenet = |image| LeNet5::init(image, 10, &device).num_params();
+        let lenet = |image| LeNet5::init(image, 10, Layers::default(), &device).num_params();
         assert_eq!(lenet(square(1, 32)), 61_706);
         assert_eq!(lenet(square(1, 28)), 61_706);
         assert_eq!(lenet(square(3, 32)), 62_006);
@@ -259,14 +259,6 @@ mod tests {
             hidden: 128,
             dropout: 0.0,
         };
-        assert_eq!(mlp.init(square(3, 32), 10, &device).num_params(), 394_634);
-    }
-
-    #[test]
-    fn every_second_row_and_column_is_kept() {
-        let device = Device::flex();
-        let x = Tensor::<1, burn::tensor::Int>::arange(0..16, &device).float();
-        let kept = every_second(x.reshape([1, 1, 4, 4])).into_data();
-        assert_eq!(kept.as_slice::<f32>().unwrap(), [0.0, 2.0, 8.0, 10.0]);
+        assert_eq!(mlp.init(square(3, 32), 10, Layers::default(), &device).num_params(), 394_634);
     }
 }

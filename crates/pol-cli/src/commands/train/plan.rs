@@ -87,6 +87,7 @@ fn names_a_recipe(args: &TrainArgs) -> bool {
         || args.steps.is_some()
         || args.batch_size.is_some()
         || args.learning_rate.is_some()
+        || args.numerics.is_some()
 }
 
 /// The recipe file that is named, or the shipped one nearest to the flags, with the flags put in.
@@ -113,6 +114,9 @@ fn file_of(args: &TrainArgs) -> Result<RecipeFile, CliError> {
     }
     if let Some(rate) = args.learning_rate {
         file.learning_rate.base = rate;
+    }
+    if let Some(numerics) = args.numerics {
+        file.numerics = numerics;
     }
     Ok(file)
 }

@@ -1,0 +1,12 @@
+//! The operators on the CPU: plain slices in, new vectors out.
+//!
+//! Images are `[batch, rows, columns, channels]`; weights of convolutions are
+//! `[out, in, kernel rows, kernel columns]` and of linear layers `[in, out]`, as Burn keeps them.
+
+pub mod conv;
+pub mod elementwise;
+pub mod linear;
+pub mod loss;
+pub mod norm;
+pub mod pool;
+mod tree;

@@ -1,0 +1,294 @@
+//! Convolution (NUMERICS.md, "Convolution").
+
+use rayon::prelude::*;
+
+use super::tree::tree_sum;
+use crate::profile::Profile;
+use crate::shape::{ConvShape, images_per_block};
+use crate::simd::{Convolution, Isa, Outer, Run, WIDTH, accumulate_outer, convolve};
+
+/// The output, without bias: `y[n, r, c, o] = Σ over kernel row, kernel column, input channel`.
+pub fn forward(profile: Profile, x: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
+    let isa = Isa::current();
+    let [rows, columns] = shape.output();
+    let [kernel_rows, kernel_columns] = shape.kernel;
+    let channels = shape.channels_in;
+    let weights = pack(shape.depth(), shape.channels_out, |k, o| {
+        let (tap, channel) = (k / channels, k % channels);
+        w[(o * channels + channel) * kernel_rows * kernel_columns + tap]
+    });
+    let frame = Frame {
+        rows: shape.input[0],
+        columns: shape.input[1],
+        channels,
+        before: shape.padding,
+        after: shape.padding,
+    };
+    let row = frame.padded_columns() * channels;
+    let runs: Vec<_> = (0..kernel_rows)
+        .map(|k| Run {
+            input: k * row,
+            weight: k * kernel_columns * channels,
+            len: kernel_columns * channels,
+        })
+        .collect();
+    let mut y = vec![0.0; shape.output_len()];
+    let image = rows * columns * shape.channels_out;
+    y.par_chunks_mut(image.max(1))
+        .zip(x.par_chunks(frame.len().max(1)))
+        .for_each_init(
+            || frame.scratch(),
+            |padded, (y, x)| {
+                let job = Convolution {
+                    x: frame.pad(x, padded),
+                    row_step: shape.stride[0] * row,
+                    column_step: shape.stride[1] * channels,
+                    runs: &runs,
+                    weights: &weights,
+                    depth: shape.depth(),
+                    rows,
+                    columns,
+                    channels: shape.channels_out,
+                    out_row_step: columns * shape.channels_out,
+                    out_column_step: shape.channels_out,
+                };
+                convolve(isa, profile.fused(), &job, y);
+            },
+        );
+    y
+}
+
+/// The gradient of the input: `Σ over kernel row, kernel column (both from the last), output
+/// channel`.
+pub fn backward_input(profile: Profile, dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
+    let isa = Isa::current();
+    let [rows, columns] = shape.input;
+    let [out_rows, out_columns] = shape.output();
+    let channels = shape.channels_out;
+    let axes = [0, 1].map(|dim| Axis::of(shape, dim));
+    let frame = Frame {
+        rows: out_rows,
+        columns: out_columns,
+        channels,
+        before: axes.each_ref().map(|axis| axis.before),
+        after: axes.each_ref().map(|axis| axis.after),
+    };
+    let row = frame.padded_columns() * channels;
+    // With a stride, inputs of one remainder in each dimension see the same part of the kernel.
+    let mut parts = Vec::new();
+    for part_row in &axes[0].parts {
+        for part_column in &axes[1].parts {
+            let (taps_row, taps_column) = (&part_row.taps, &part_column.taps);
+            let width = taps_column.len() * channels;
+            let weights = pack(taps_row.len() * width, shape.channels_in, |k, i| {
+                let (tap_row, rest) = (taps_row[k / width], k % width);
+                let (tap_column, o) = (taps_column[rest / channels], rest % channels);
+                let [kernel_rows, kernel_columns] = shape.kernel;
+                w[((o * shape.channels_in + i) * kernel_rows + tap_row) * kernel_columns + tap_column]
+            });
+            let start = part_row.start * row + part_column.start * channels;
+            let runs: Vec<_> = (0..taps_row.len())
+                .map(|k| Run {
+                    input: start + k * row,
+                    weight: k * width,
+                    len: width,
+                })
+                .collect();
+            parts.push((part_row, part_column, weights, runs));
+        }
+    }
+    let mut dx = vec![0.0; shape.input_len()];
+    let image = rows * columns * shape.channels_in;
+    dx.par_chunks_mut(image.max(1))
+        .zip(dy.par_chunks(frame.len().max(1)))
+        .for_each_init(
+            || frame.scratch(),
+            |padded, (dx, dy)| {
+                let x = frame.pad(dy, padded);
+                for (part_row, part_column, weights, runs) in &parts {
+                    let job = Convolution {
+                        x,
+                        row_step: row,
+                        column_step: channels,
+                        runs,
+                        weights,
+                        depth: runs.iter().map(|run| run.len).sum(),
+                        rows: part_row.count,
+                        columns: part_column.count,
+                        channels: shape.channels_in,
+                        out_row_step: shape.stride[0] * columns * shape.channels_in,
+                        out_column_step: shape.stride[1] * shape.channels_in,
+                    };
+                    let first =
+                        (part_row.first * columns + part_column.first) * shape.channels_in;
+                    if part_row.count > 0 && part_column.count > 0 {
+                        convolve(isa, profile.fused(), &job, &mut dx[first..]);
+                    }
+                }
+            },
+        );
+    dx
+}
+
+/// The gradient of the weights: over pixels in ascending order within a block of whole images,
+/// blocks as a tree.
+pub fn backward_weight(profile: Profile, x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
+    let isa = Isa::current();
+    let [rows, columns] = shape.output();
+    let [kernel_rows, kernel_columns] = shape.kernel;
+    let channels = shape.channels_in;
+    let frame = Frame {
+        rows: shape.input[0],
+        columns: shape.input[1],
+        channels,
+        before: shape.padding,
+        after: shape.padding,
+    };
+    let row = frame.padded_columns() * channels;
+    let groups = shape.channels_out.div_ceil(WIDTH);
+    let wide = groups * WIDTH;
+    let inputs = kernel_columns * channels;
+    let images = images_per_block(rows * columns);
+    let sums = tree_sum(shape.batch.div_ceil(images), &|block| {
+        let mut sums = vec![0.0; shape.depth() * wide];
+        let mut padded = frame.scratch();
+        let mut widened = vec![0.0; if wide == shape.channels_out { 0 } else { rows * columns * wide }];
+        for image in block * images..shape.batch.min((block + 1) * images) {
+            let x = frame.pad(&x[image * frame.len()..(image + 1) * frame.len()], &mut padded);
+            let len = rows * columns * shape.channels_out;
+            let mut gradient = &dy[image * len..(image + 1) * len];
+            if wide != shape.channels_out {
+                let from = gradient.chunks_exact(shape.channels_out);
+                for (to, from) in widened.chunks_exact_mut(wide).zip(from) {
+                    to[..from.len()].copy_from_slice(from);
+                }
+                gradient = &widened;
+            }
+            for k in 0..kernel_rows {
+                let job = Outer {
+                    x: &x[k * row..],
+                    row_step: shape.stride[0] * row,
+                    column_step: shape.stride[1] * channels,
+                    inputs,
+                    gradient,
+                    rows,
+                    columns,
+                    groups,
+                };
+                let sums = &mut sums[k * inputs * wide..(k + 1) * inputs * wide];
+                accumulate_outer(isa, profile.fused(), &job, sums);
+            }
+        }
+        sums
+    });
+    let mut dw = vec![0.0; shape.weight_len()];
+    for (i, dw) in dw.iter_mut().enumerate() {
+        let taps = kernel_rows * kernel_columns;
+        let (tap, channel, o) = (i % taps, i / taps % channels, i / taps / channels);
+        *dw = sums[(tap * channels + channel) * wide + o];
+    }
+    dw
+}
+
+/// `[⌈channels / 16⌉, depth, 16]`, zero where there is no channel.
+fn pack(depth: usize, channels: usize, weight: impl Fn(usize, usize) -> f32) -> Vec<f32> {
+    let groups = channels.div_ceil(WIDTH);
+    let mut packed = vec![0.0; groups * depth * WIDTH];
+    for channel in 0..channels {
+        let (group, lane) = (channel / WIDTH, channel % WIDTH);
+        for k in 0..depth {
+            packed[(group * depth + k) * WIDTH + lane] = weight(k, channel);
+        }
+    }
+    packed
+}
+
+/// An image in a frame of zeros.
+struct Frame {
+    rows: usize,
+    columns: usize,
+    channels: usize,
+    before: [usize; 2],
+    after: [usize; 2],
+}
+
+impl Frame {
+    const fn len(&self) -> usize {
+        self.rows * self.columns * self.channels
+    }
+
+    const fn padded_columns(&self) -> usize {
+        self.before[1] + self.columns + self.after[1]
+    }
+
+    fn scratch(&self) -> Vec<f32> {
+        match self.before == [0, 0] && self.after == [0, 0] {
+            true => Vec::new(),
+            false => {
+                let rows = self.before[0] + self.rows + self.after[0];
+                vec![0.0; rows * self.padded_columns() * self.channels]
+            }
+        }
+    }
+
+    /// The image in its frame; `scratch` is [`Frame::scratch`], or what an earlier call left.
+    fn pad<'a>(&self, image: &'a [f32], scratch: &'a mut [f32]) -> &'a [f32] {
+        if scratch.is_empty() {
+            return image;
+        }
+        let row = self.columns * self.channels;
+        let padded_row = self.padded_columns() * self.channels;
+        for r in 0..self.rows {
+            let to = (self.before[0] + r) * padded_row + self.before[1] * self.channels;
+            scratch[to..to + row].copy_from_slice(&image[r * row..(r + 1) * row]);
+        }
+        scratch
+    }
+}
+
+/// How inputs along one dimension see outputs, for the gradient of the input.
+struct Axis {
+    before: usize,
+    after: usize,
+    parts: Vec<Part>,
+}
+
+/// The inputs `first, first + stride, …` along one dimension.
+struct Part {
+    first: usize,
+    count: usize,
+    /// Places in the kernel that these inputs enter, from the last.
+    taps: Vec<usize>,
+    /// The padded output that the first input's first tap leads to.
+    start: usize,
+}
+
+impl Axis {
+    fn of(shape: &ConvShape, dim: usize) -> Self {
+        let (size, outputs) = (shape.input[dim], shape.output()[dim]);
+        let (kernel, stride, padding) = (shape.kernel[dim], shape.stride[dim], shape.padding[dim]);
+        // Input i enters output (i + padding − tap) / stride through each tap for which that is
+        // whole. Outputs that don't exist are zeros of the frame.
+        let before = (kernel - 1).saturating_sub(padding).div_ceil(stride);
+        let after = ((size + padding - 1) / stride + 1).saturating_sub(outputs);
+        let parts = (0..stride.min(size))
+            .map(|first| {
+                let enters = |tap: &usize| (first + padding + stride * kernel - tap) % stride == 0;
+                let taps: Vec<usize> = (0..kernel).rev().filter(enters).collect();
+                let last = taps.first().copied().unwrap_or(0);
+                // ≥ 0: the tap is at most kernel − 1, and `before` makes up for it.
+                let start = (first + padding + before * stride - last) / stride;
+                Part {
+                    first,
+                    count: (size - first).div_ceil(stride),
+                    taps,
+                    start,
+                }
+            })
+            .collect();
+        Self { before, after, parts }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+//! What the probe computes: each operator, forward and backward.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::values::{Kind, values};
+use crate::tensor::{Exact, Normalisation};
+
+type Case = fn(Exact, &Device) -> Vec<Vec<f32>>;
+
+/// The operators in the order of `digests.rs`.
+pub(super) const ALL: [(&str, Case); 16] = [
+    ("transfer", transfer),
+    ("add", add),
+    ("multiply", multiply),
+    ("blend", blend),
+    ("relu", relu),
+    ("linear", linear),
+    ("conv2d", conv2d),
+    ("add_bias", add_bias),
+    ("statistics", statistics),
+    ("batch_norm", batch_norm),
+    ("batch_norm_fixed", batch_norm_fixed),
+    ("max_pool", max_pool),
+    ("average_pool", average_pool),
+    ("shortcut", shortcut),
+    ("cross_entropy", cross_entropy),
+    ("adam_step", adam_step),
+];
+
+fn tensor<const D: usize>(kind: Kind, seed: u32, shape: [usize; D], device: &Device) -> Tensor<D> {
+    let count = shape.iter().product();
+    Tensor::from_data(TensorData::new(values(kind, seed, count), shape), device)
+}
+
+fn read<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    let data = tensor.into_data();
+    data.as_slice().map(<[f32]>::to_vec).unwrap_or_default()
+}
+
+/// The output of `f`, and the gradients of its operands where the output's gradient is `dy`.
+fn differentiated<const D: usize, const N: usize>(
+    operands: [Tensor<D>; N],
+    kind: Kind,
+    f: impl Fn([Tensor<D>; N]) -> Tensor<D>,
+) -> Vec<Vec<f32>> {
+    let operands = operands.map(Tensor::require_grad);
+    let y = f(operands.clone());
+    let dy = tensor(kind, 99, y.dims(), &y.device());
+    let mut results = vec![read(y.clone().inner())];
+    results.extend(pulled(y, dy, |gradients| {
+        operands.iter().filter_map(|x| x.grad(gradients)).map(read).collect()
+    }));
+    results
+}
+
+/// Runs backward with `dy` as the gradient of `y`.
+fn pulled<const D: usize>(
+    y: Tensor<D>,
+    dy: Tensor<D>,
+    read: impl FnOnce(&burn::tensor::Gradients) -> Vec<Vec<f32>>,
+) -> Vec<Vec<f32>> {
+    // The gradient of the sum of y·dy is dy: products with one, and moves, but no sum.
+    let count = y.dims().iter().product::<usize>();
+    let weighted = (y * dy).reshape([count]);
+    let gradients = weighted.backward();
+    read(&gradients)
+}
+
+fn for_all(case: impl Fn(Kind) -> Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+    Kind::ALL.into_iter().flat_map(case).collect()
+}
+
+/// Values go to the device and come back: subnormals and signed zeros too.
+fn transfer(_: Exact, device: &Device) -> Vec<Vec<f32>> {
+    let special = [0, 1, 0x007f_ffff, 0x0080_0000, 0x7f7f_ffff].map(f32::from_bits);
+    let mut all = special.to_vec();
+    all.extend(special.map(|value| -value));
+    let count = all.len();
+    let sent = Tensor::<1>::from_data(TensorData::new(all, [count]), device);
+    let turned = sent.clone().reshape([2, 5]).permute([1, 0]).reshape([10]);
+    vec![read(sent), read(turned)]
+}
+
+/// Burn's own addition, which accumulates gradients.
+fn add(_: Exact, device: &Device) -> Vec<Vec<f32>> {
+    for_all(|kind| {
+        let [a, b] = [1, 2].map(|seed| tensor(kind, seed, [400], device).inner());
+        vec![read(a + b)]
+    })
+}
+
+fn multiply(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+    for_all(|kind| {
+        let [a, mask] = [1, 2].map(|seed| tensor(kind, seed, [4, 100], device));
+        differentiated([a], kind, |[a]| exact.dropout(a, mask.clone()))
+    })
+}
+
+fn blend(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+    for_all(|kind| {
+        let [a, b] = [1, 2].map(|seed| tensor(kind, seed, [400], device).inner());
+        let constants = [(0.9, 0.1), (1.0, -0.05), (1.000_000_1, 0.999_999_9)];
+        let each = |(ka, kb)| read(exact.blend(a.clone(), ka, b.clone(), kb));
+        constants.map(each).to_vec()
+    })
+}
+
+fn relu(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+    for_all(|kind| differentiated([tensor(kind, 1, [400], device)], kind, |[x]| exact.relu(x)))
+}
+
+fn linear(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+    for_all(|kind| {
+        let operands = [tensor(kind, 1, [37, 29], device), tensor(kind, 2, [29, 18], device)];
+        differentiated(operands, kind, |[x, w]| exact.linear(x, w, None))
+    })
+}
+
+fn conv2d(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+    // Input, weights, stride, padding: odd sizes, channels on both sides of 16.
+    let shapes = [
+        ([2, 9, 7, 3], [17, 3, 3, 3], [1, 1], [1, 1]),
+        ([3, 8, 8, 16], [16, 16, 3, 3], [2, 2], [1, 1]),
+        ([2, 6, 9, 5], [4, 5, 5, 5], [1, 1], [0, 2]),
+        ([2, 5, 5, 6], [7, 6, 1, 1], [2, 2], [0, 0]),
+    ];
+    for_all(|kind| {
+        let each = |(x, w, stride, padding)| {
+            let operands = [tensor(kind, 1, x, device), tensor(kind, 2, w, device)];
+            differentiated(operands, kind, |[x, w]| exact.conv2d(x, w, None, stride, padding))
+        };
+        shapes.into_iter().flat_map(each).collect()
+    })
+}
+
+/// The gradient of the bias is a long sum: three blocks.
+fn add_bias(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+    for_all(|kind| {
+        let x = tensor(kind, 1, [2100, 16], device).require_grad();
+        let w = Tensor::from_data(TensorData::new(vec![0f32; 16 * 3], [16, 3]), device);
+        let bias = tensor(kind, 2, [3], device).require_grad();
+        let y = exact.linear(x, w, Some(bias.clone()));
+        let dy = tensor(kind, 99, y.dims(), device);
+        let mut results = vec![read(y.clone().inner())];
+        results.extend(pulled(y, dy, |gradients| {
+            bias.grad(gradients).map(read).into_iter().collect()
+        }));
+        results
+    })
+}
+
+/// Images of 12 × 13: a block holds six of the eight.
+fn images(kind: Kind, seed: u32, channels: usize, device: &Device) -> Tensor<4> {
+    tensor(kind, seed, [8, 12, 13, channels], device)
+}
+
+fn statistics(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+    for_all(|kind| {
+        let of = |channels| read(exact.statistics(images(kind, 1, channels, device)));
+        vec![of(16), of(5)]
+    })
+}
+
+fn batch_norm(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+    norm(exact, device, false)
+}
+
+fn batch_norm_fixed(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+    norm(exact, device, true)
+}
+
+fn norm(exact: Exact, device: &Device, fixed: bool) -> Vec<Vec<f32>> {
+    // Huge values have no finite variance.
+    let kinds = [Kind::Ordinary, Kind::Coarse, Kind::Tiny];
+    let mut results = Vec::new();
+    for (kind, channels) in kinds.into_iter().zip([16, 5, 16]) {
+        for (adds, rectified) in [(false, false), (true, true)] {
+            let [x, shortcut] = [1, 2].map(|seed| images(kind, seed, channels, device).require_grad());
+            let [gamma, beta] =
+                [3, 4].map(|seed| tensor(Kind::Ordinary, seed, [channels], device).require_grad());
+            let statistics = match fixed {
+                true => tensor::<2>(Kind::Ordinary, 5, [2, channels], device).abs(),
+                false => exact.statistics(x.clone()),
+            };
+            let options = Normalisation {
+                epsilon: 1e-5,
+                rectified,
+                fixed,
+            };
+            let added = adds.then(|| shortcut.clone());
+            let y = exact.batch_norm(
+                x.clone(),
+                gamma.clone(),
+                beta.clone(),
+                statistics,
+                added,
+                options,
+            );
+            let dy = tensor(kind, 99, y.dims(), device);
+            results.push(read(y.clone().inner()));
+            results.extend(pulled(y, dy, |gradients| {
+                let images = [&x, &shortcut].map(|x| x.grad(gradients).map(read));
+                let vectors = [&gamma, &beta].map(|x| x.grad(gradients).map(read));
+                images.into_iter().chain(vectors).flatten().collect()
+            }));
+        }
+    }
+    results
+}
+
+fn max_pool(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+    for_all(|kind| {
+        let each = |(window, stride)| {
+            differentiated([images(kind, 1, 6, device)], kind, |[x]| exact.max_pool(x, window, stride))
+        };
+        [([2, 2], [2, 2]), ([3, 3], [2, 1])].into_iter().flat_map(each).collect()
+    })
+}
+
+fn average_pool(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+    for_all(|kind| {
+        let each = |(window, stride)| {
+            differentiated([images(kind, 1, 6, device)], kind, |[x]| {
+                exact.average_pool(x, window, stride)
+            })
+        };
+        [([12, 13], [1, 1]), ([3, 3], [2, 1])].into_iter().flat_map(each).collect()
+    })
+}
+
+fn shortcut(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+    for_all(|kind| {
+        differentiated([images(kind, 1, 3, device)], kind, |[x]| exact.shortcut(x, 8, 2))
+    })
+}
+
+fn cross_entropy(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+    // Scores from equal to so far apart that shares underflow.
+    let scales = [1.0, 30.0, 95.0];
+    let mut results = Vec::new();
+    for scale in scales {
+        let (rows, classes) = (64, 10);
+        let scores: Vec<_> = (values(Kind::Ordinary, 1, rows * classes).into_iter())
+            .map(|value| value * scale)
+            .collect();
+        let mut targets = vec![0f32; rows * classes];
+        for row in 0..rows {
+            targets[row * classes + row * 7 % classes] = 1.0;
+        }
+        let scores = Tensor::<2>::from_data(TensorData::new(scores, [rows, classes]), device);
+        let targets = Tensor::<2>::from_data(TensorData::new(targets, [rows, classes]), device);
+        let scores = scores.require_grad();
+        let loss = exact.cross_entropy(scores.clone(), targets);
+        results.push(read(loss.clone().inner()));
+        let gradients = loss.backward();
+        results.extend(scores.grad(&gradients).map(read));
+    }
+    results
+}
+
+fn adam_step(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+    for_all(|kind| {
+        let m = tensor::<1>(kind, 1, [2000], device).inner();
+        let v = tensor::<1>(kind, 2, [2000], device).inner().abs();
+        vec![
+            read(exact.adam_step(m.clone(), v.clone(), 0.31, 1e-8)),
+            read(exact.adam_step(m, v, 1.7, 0.37)),
+        ]
+    })
+}

@@ -1,0 +1,215 @@
+//! Shapes of operators, and the sizes that follow from them.
+
+/// A block of a long sum holds this many rows, or as many whole images as fit (NUMERICS.md, "Sums").
+pub const BLOCK: usize = 1024;
+
+/// Whole images of `pixels` pixels in one block of a long sum; at least one.
+pub const fn images_per_block(pixels: usize) -> usize {
+    if pixels == 0 || pixels > BLOCK {
+        1
+    } else {
+        BLOCK / pixels
+    }
+}
+
+/// Rows of one block of a long sum over all dimensions but the last: of images whole ones.
+pub fn rows_per_block(dims: &[usize]) -> usize {
+    let inner = dims.get(1..dims.len().saturating_sub(1)).unwrap_or(&[]);
+    let pixels: usize = inner.iter().product();
+    pixels.max(1) * images_per_block(pixels)
+}
+
+/// A two-dimensional convolution with zero padding, one group, no dilation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConvShape {
+    /// Images.
+    pub batch: usize,
+    /// Channels of the input.
+    pub channels_in: usize,
+    /// Rows and columns of the input.
+    pub input: [usize; 2],
+    /// Channels of the output.
+    pub channels_out: usize,
+    /// Rows and columns of the kernel.
+    pub kernel: [usize; 2],
+    /// Steps between outputs, in rows and columns.
+    pub stride: [usize; 2],
+    /// Zeros around the input, above and below, left and right; less than the kernel's size.
+    pub padding: [usize; 2],
+}
+
+impl ConvShape {
+    /// # Panics
+    /// If no kernel fits the padded input, or a size is zero, or the padding is not less than the
+    /// kernel.
+    pub(crate) fn check(&self) {
+        for dim in 0..2 {
+            let (size, kernel) = (self.input[dim], self.kernel[dim]);
+            let (stride, padding) = (self.stride[dim], self.padding[dim]);
+            assert!(
+                kernel > 0 && stride > 0 && padding < kernel && size > 0 && size + 2 * padding >= kernel,
+                "a kernel of {kernel} with stride {stride} and padding {padding} does not fit {size}"
+            );
+        }
+    }
+
+    /// Rows and columns of the output.
+    pub const fn output(&self) -> [usize; 2] {
+        [self.output_size(0), self.output_size(1)]
+    }
+
+    const fn output_size(&self, dim: usize) -> usize {
+        (self.input[dim] + 2 * self.padding[dim] - self.kernel[dim]) / self.stride[dim] + 1
+    }
+
+    /// Products in an output.
+    pub const fn depth(&self) -> usize {
+        self.kernel[0] * self.kernel[1] * self.channels_in
+    }
+
+    /// The shape of the input.
+    pub const fn input_dims(&self) -> [usize; 4] {
+        [self.batch, self.input[0], self.input[1], self.channels_in]
+    }
+
+    /// The shape of the output.
+    pub const fn output_dims(&self) -> [usize; 4] {
+        let [rows, columns] = self.output();
+        [self.batch, rows, columns, self.channels_out]
+    }
+
+    /// The shape of the weights.
+    pub const fn weight_dims(&self) -> [usize; 4] {
+        [self.channels_out, self.channels_in, self.kernel[0], self.kernel[1]]
+    }
+
+    /// Values in the input.
+    pub const fn input_len(&self) -> usize {
+        self.batch * self.input[0] * self.input[1] * self.channels_in
+    }
+
+    /// Values in the output.
+    pub const fn output_len(&self) -> usize {
+        let [rows, columns] = self.output();
+        self.batch * rows * columns * self.channels_out
+    }
+
+    /// Values in the weights.
+    pub const fn weight_len(&self) -> usize {
+        self.depth() * self.channels_out
+    }
+}
+
+/// Pooling over windows without padding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PoolShape {
+    /// Images.
+    pub batch: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Rows and columns of the input.
+    pub input: [usize; 2],
+    /// Rows and columns of a window.
+    pub window: [usize; 2],
+    /// Steps between windows.
+    pub stride: [usize; 2],
+}
+
+impl PoolShape {
+    /// Rows and columns of the output.
+    pub const fn output(&self) -> [usize; 2] {
+        [
+            (self.input[0] - self.window[0]) / self.stride[0] + 1,
+            (self.input[1] - self.window[1]) / self.stride[1] + 1,
+        ]
+    }
+
+    /// The shape of the input.
+    pub const fn input_dims(&self) -> [usize; 4] {
+        [self.batch, self.input[0], self.input[1], self.channels]
+    }
+
+    /// The shape of the output.
+    pub const fn output_dims(&self) -> [usize; 4] {
+        let [rows, columns] = self.output();
+        [self.batch, rows, columns, self.channels]
+    }
+
+    /// Places and values of the window of an output, both within one image.
+    pub(crate) fn window_of<'a>(
+        &'a self,
+        image: &'a [f32],
+        output: usize,
+    ) -> impl Iterator<Item = (usize, f32)> + 'a {
+        let (pixel, channel) = (output / self.channels, output % self.channels);
+        let columns = self.output()[1];
+        let (row, column) = (pixel / columns * self.stride[0], pixel % columns * self.stride[1]);
+        (row..row + self.window[0]).flat_map(move |r| {
+            (column..column + self.window[1]).map(move |c| {
+                let at = (r * self.input[1] + c) * self.channels + channel;
+                (at, image[at])
+            })
+        })
+    }
+
+    /// The outputs, in order, whose windows an input is in, both within one image.
+    pub(crate) fn windows_with(&self, input: usize) -> impl Iterator<Item = usize> + '_ {
+        let (pixel, channel) = (input / self.channels, input % self.channels);
+        let at = [pixel / self.input[1], pixel % self.input[1]];
+        let outputs = self.output();
+        let range = |dim: usize| {
+            let past = (at[dim] + self.stride[dim]).saturating_sub(self.window[dim]);
+            past / self.stride[dim]..outputs[dim].min(at[dim] / self.stride[dim] + 1)
+        };
+        let columns = range(1);
+        range(0).flat_map(move |r| {
+            (columns.clone()).map(move |c| (r * outputs[1] + c) * self.channels + channel)
+        })
+    }
+}
+
+/// A shortcut without parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ShortcutShape {
+    /// Images.
+    pub batch: usize,
+    /// Rows and columns of the input.
+    pub input: [usize; 2],
+    /// Channels of the input.
+    pub channels_in: usize,
+    /// Channels of the output; at least as many.
+    pub channels_out: usize,
+    /// Rows and columns are taken in steps of this.
+    pub stride: usize,
+}
+
+impl ShortcutShape {
+    /// Rows and columns of the output.
+    pub const fn output(&self) -> [usize; 2] {
+        [self.input[0].div_ceil(self.stride), self.input[1].div_ceil(self.stride)]
+    }
+
+    /// The shape of the input.
+    pub const fn input_dims(&self) -> [usize; 4] {
+        [self.batch, self.input[0], self.input[1], self.channels_in]
+    }
+
+    /// The shape of the output.
+    pub const fn output_dims(&self) -> [usize; 4] {
+        let [rows, columns] = self.output();
+        [self.batch, rows, columns, self.channels_out]
+    }
+
+    /// New channels ahead of those of the input: half of them, rounded down.
+    pub const fn before(&self) -> usize {
+        (self.channels_out - self.channels_in) / 2
+    }
+
+    /// Where the input that output pixel `pixel` shows begins.
+    pub(crate) const fn input_of(&self, pixel: usize) -> usize {
+        let [rows, columns] = self.output();
+        let (n, r, c) = (pixel / columns / rows, pixel / columns % rows, pixel % columns);
+        let (r, c) = (r * self.stride, c * self.stride);
+        ((n * self.input[0] + r) * self.input[1] + c) * self.channels_in
+    }
+}

@@ -1,0 +1,382 @@
+//! The two inner loops of training: outputs as sums of products, and sums of outer products.
+
+use super::WIDTH;
+use super::isa::{Isa, Set};
+use super::lanes::Lanes;
+use super::portable::Portable;
+#[cfg(target_arch = "aarch64")]
+use super::neon::Neon;
+#[cfg(target_arch = "x86_64")]
+use super::x86::{Avx2, Avx512};
+
+/// Runs the body for `i` from 0 to `n`, at most 24, written out: the compiler keeps an array in
+/// registers only if every index is a constant.
+macro_rules! each {
+    ($i:ident < $n:expr => $body:block) => {
+        each!(@ $i $n, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23)
+    };
+    (@ $i:ident $n:expr, $body:block, $($k:literal)*) => {
+        $(if $k < $n {
+            let $i: usize = $k;
+            $body
+        })*
+    };
+}
+
+/// Consecutive inputs of an output.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    /// Where the first input is, counted from the output's first input.
+    pub(crate) input: usize,
+    /// The row of the packed weights that belongs to the first.
+    pub(crate) weight: usize,
+    /// How many.
+    pub(crate) len: usize,
+}
+
+/// `rows × columns` output pixels, each of `channels` sums over the same runs.
+///
+/// `out[r, c, o] = Σ over runs, then over i < len, of x[r, c, run.input + i] · w[run.weight + i, o]`,
+/// from +0, one product after the other.
+pub(crate) struct Convolution<'a> {
+    /// Inputs; the first input of pixel `(r, c)` is at `r · row_step + c · column_step`.
+    pub(crate) x: &'a [f32],
+    pub(crate) row_step: usize,
+    pub(crate) column_step: usize,
+    /// In ascending order of summation.
+    pub(crate) runs: &'a [Run],
+    /// `[⌈channels / 16⌉, depth, 16]`, the last group filled up with anything finite.
+    pub(crate) weights: &'a [f32],
+    pub(crate) depth: usize,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) channels: usize,
+    /// Pixel `(r, c)` starts at `r · out_row_step + c · out_column_step`.
+    pub(crate) out_row_step: usize,
+    pub(crate) out_column_step: usize,
+}
+
+/// Computes a [`Convolution`] into `out`.
+///
+/// # Panics
+/// If an index would lie outside of its slice.
+pub(crate) fn convolve(isa: Isa, fused: bool, job: &Convolution<'_>, out: &mut [f32]) {
+    if job.rows == 0 || job.columns == 0 || job.channels == 0 {
+        return;
+    }
+    let groups = job.channels.div_ceil(WIDTH);
+    assert!(job.weights.len() >= groups * job.depth * WIDTH, "weights");
+    let last_pixel = (job.rows - 1) * job.row_step + (job.columns - 1) * job.column_step;
+    for run in job.runs {
+        assert!(run.weight + run.len <= job.depth, "rows of weights");
+        assert!(last_pixel + run.input + run.len <= job.x.len(), "inputs");
+    }
+    let last_out = (job.rows - 1) * job.out_row_step + (job.columns - 1) * job.out_column_step;
+    assert!(last_out + job.channels <= out.len(), "outputs");
+    match isa.0 {
+        // SAFETY: the bounds were checked, and an `Isa` exists only on a processor that has it.
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx512 => unsafe { convolve_avx512(fused, job, out) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx2 => unsafe { convolve_avx2(fused, job, out) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Set::Neon => unsafe { convolve_with::<Neon>(fused, job, out) },
+        // SAFETY: the bounds were checked.
+        Set::Portable => unsafe { convolve_with::<Portable>(fused, job, out) },
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl")]
+fn convolve_avx512(fused: bool, job: &Convolution<'_>, out: &mut [f32]) {
+    // SAFETY: `convolve` checked the bounds; this is compiled for the instructions.
+    unsafe { convolve_with::<Avx512>(fused, job, out) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn convolve_avx2(fused: bool, job: &Convolution<'_>, out: &mut [f32]) {
+    // SAFETY: as above.
+    unsafe { convolve_with::<Avx2>(fused, job, out) }
+}
+
+/// # Safety
+/// Bounds as checked by [`convolve`]; the instructions of `L`.
+#[inline(always)]
+unsafe fn convolve_with<L: Lanes>(fused: bool, job: &Convolution<'_>, out: &mut [f32]) {
+    // SAFETY: handed on.
+    unsafe {
+        if fused {
+            convolve_steps::<L, true>(job, out)
+        } else {
+            convolve_steps::<L, false>(job, out)
+        }
+    }
+}
+
+/// Column steps of the networks here are compiled in: the addresses of a tile's pixels are then
+/// constants of the instructions instead of registers. 0 stands for any other.
+///
+/// # Safety
+/// As [`convolve_with`].
+#[inline(always)]
+unsafe fn convolve_steps<L: Lanes, const FUSED: bool>(job: &Convolution<'_>, out: &mut [f32]) {
+    // SAFETY: handed on.
+    unsafe {
+        match job.column_step {
+            16 => convolve_rows::<L, FUSED, 16>(job, out),
+            32 => convolve_rows::<L, FUSED, 32>(job, out),
+            64 => convolve_rows::<L, FUSED, 64>(job, out),
+            _ => convolve_rows::<L, FUSED, 0>(job, out),
+        }
+    }
+}
+
+/// # Safety
+/// As [`convolve_with`].
+#[inline(always)]
+unsafe fn convolve_rows<L: Lanes, const FUSED: bool, const STEP: usize>(
+    job: &Convolution<'_>,
+    out: &mut [f32],
+) {
+    let groups = job.channels.div_ceil(WIDTH);
+    for row in 0..job.rows {
+        let mut group = 0;
+        while group < groups {
+            let mut column = 0;
+            let pair = group + 2 <= groups;
+            while column < job.columns {
+                let left = job.columns - column;
+                let at = (row, column, group);
+                // SAFETY: handed on; a tile stays inside rows, columns and groups.
+                column += unsafe {
+                    match (L::REGISTERS >= 32, pair) {
+                        (true, true) if left >= 8 => tile::<L, FUSED, STEP, 8, 2>(job, out, at),
+                        (true, false) if left >= 16 => tile::<L, FUSED, STEP, 16, 1>(job, out, at),
+                        (true, false) if left >= 8 => tile::<L, FUSED, STEP, 8, 1>(job, out, at),
+                        (false, false) if left >= 4 => tile::<L, FUSED, STEP, 4, 1>(job, out, at),
+                        (_, true) if left >= 2 => tile::<L, FUSED, STEP, 2, 2>(job, out, at),
+                        (_, true) => tile::<L, FUSED, STEP, 1, 2>(job, out, at),
+                        (_, false) => tile::<L, FUSED, STEP, 1, 1>(job, out, at),
+                    }
+                };
+            }
+            group += if pair { 2 } else { 1 };
+        }
+    }
+}
+
+/// `P` pixels by `V` groups of channels, all sums in registers. Returns `P`.
+///
+/// # Safety
+/// As [`convolve_with`]; `P` columns from `column` and `V` groups from `group` exist.
+#[inline(always)]
+unsafe fn tile<
+    L: Lanes,
+    const FUSED: bool,
+    const STEP: usize,
+    const P: usize,
+    const V: usize,
+>(
+    job: &Convolution<'_>,
+    out: &mut [f32],
+    (row, column, group): (usize, usize, usize),
+) -> usize {
+    let step = if STEP == 0 { job.column_step } else { STEP };
+    // SAFETY: `convolve` checked the last address of every kind; the instructions are the caller's.
+    unsafe {
+        let mut sums = [[L::zero(); V]; P];
+        let x = job.x.as_ptr().add(row * job.row_step + column * step);
+        let w = job.weights.as_ptr().add(group * job.depth * WIDTH);
+        for run in job.runs {
+            let mut x = x.add(run.input);
+            let mut w = w.add(run.weight * WIDTH);
+            for _ in 0..run.len {
+                let mut weights = [L::zero(); V];
+                each!(v < V => { weights[v] = L::load(w.add(v * job.depth * WIDTH)); });
+                each!(p < P => {
+                    let input = L::splat(*x.add(p * step));
+                    each!(v < V => {
+                        sums[p][v] = sums[p][v].plus_product::<FUSED>(input, weights[v]);
+                    });
+                });
+                x = x.add(1);
+                w = w.add(WIDTH);
+            }
+        }
+        let out = out.as_mut_ptr().add(row * job.out_row_step);
+        each!(p < P => {
+            let out = out.add((column + p) * job.out_column_step);
+            each!(v < V => {
+                let first = (group + v) * WIDTH;
+                store_some(sums[p][v], out.add(first), job.channels - first);
+            });
+        });
+    }
+    P
+}
+
+/// Writes the first `count` lanes, or all.
+///
+/// # Safety
+/// `min(count, 16)` values are writable; the instructions of `L`.
+#[inline(always)]
+unsafe fn store_some<L: Lanes>(lanes: L, to: *mut f32, count: usize) {
+    // SAFETY: handed on; the buffer has 16 values.
+    unsafe {
+        if count >= WIDTH {
+            lanes.store(to);
+        } else {
+            let mut all = [0.0; WIDTH];
+            lanes.store(all.as_mut_ptr());
+            to.copy_from_nonoverlapping(all.as_ptr(), count);
+        }
+    }
+}
+
+/// Adds outer products of inputs and output gradients, pixel after pixel:
+/// `sums[i, o] += x[r, c, i] · g[r, c, o]` for `r` then `c` ascending.
+pub(crate) struct Outer<'a> {
+    /// The first input of pixel `(r, c)` is at `r · row_step + c · column_step`.
+    pub(crate) x: &'a [f32],
+    pub(crate) row_step: usize,
+    pub(crate) column_step: usize,
+    /// Inputs of a pixel.
+    pub(crate) inputs: usize,
+    /// `[rows, columns, groups · 16]`.
+    pub(crate) gradient: &'a [f32],
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    /// Groups of 16 channels.
+    pub(crate) groups: usize,
+}
+
+/// Computes an [`Outer`] onto `sums`, `[inputs, groups · 16]`.
+///
+/// # Panics
+/// If an index would lie outside of its slice.
+pub(crate) fn accumulate_outer(isa: Isa, fused: bool, job: &Outer<'_>, sums: &mut [f32]) {
+    let channels = job.groups * WIDTH;
+    if job.rows == 0 || job.columns == 0 || job.inputs == 0 {
+        return;
+    }
+    assert!(sums.len() >= job.inputs * channels, "sums");
+    assert!(job.gradient.len() >= job.rows * job.columns * channels, "gradient");
+    let last_pixel = (job.rows - 1) * job.row_step + (job.columns - 1) * job.column_step;
+    assert!(last_pixel + job.inputs <= job.x.len(), "inputs");
+    match isa.0 {
+        // SAFETY: the bounds were checked, and an `Isa` exists only on a processor that has it.
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx512 => unsafe { outer_avx512(fused, job, sums) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx2 => unsafe { outer_avx2(fused, job, sums) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Set::Neon => unsafe { outer_with::<Neon>(fused, job, sums) },
+        // SAFETY: the bounds were checked.
+        Set::Portable => unsafe { outer_with::<Portable>(fused, job, sums) },
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl")]
+fn outer_avx512(fused: bool, job: &Outer<'_>, sums: &mut [f32]) {
+    // SAFETY: `accumulate_outer` checked the bounds; this is compiled for the instructions.
+    unsafe { outer_with::<Avx512>(fused, job, sums) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn outer_avx2(fused: bool, job: &Outer<'_>, sums: &mut [f32]) {
+    // SAFETY: as above.
+    unsafe { outer_with::<Avx2>(fused, job, sums) }
+}
+
+/// # Safety
+/// Bounds as checked by [`accumulate_outer`]; the instructions of `L`.
+#[inline(always)]
+unsafe fn outer_with<L: Lanes>(fused: bool, job: &Outer<'_>, sums: &mut [f32]) {
+    // SAFETY: handed on.
+    unsafe {
+        if fused {
+            outer_tiles::<L, true>(job, sums)
+        } else {
+            outer_tiles::<L, false>(job, sums)
+        }
+    }
+}
+
+/// # Safety
+/// As [`outer_with`].
+#[inline(always)]
+unsafe fn outer_tiles<L: Lanes, const FUSED: bool>(job: &Outer<'_>, sums: &mut [f32]) {
+    let mut group = 0;
+    while group < job.groups {
+        let pair = group + 2 <= job.groups;
+        let mut input = 0;
+        while input < job.inputs {
+            let left = job.inputs - input;
+            let at = (input, group);
+            // SAFETY: handed on; a tile stays inside inputs and groups.
+            input += unsafe {
+                match (L::REGISTERS >= 32, pair) {
+                    (true, true) if left >= 12 => outer_tile::<L, FUSED, 12, 2>(job, sums, at),
+                    (true, false) if left >= 24 => outer_tile::<L, FUSED, 24, 1>(job, sums, at),
+                    (true, false) if left >= 8 => outer_tile::<L, FUSED, 8, 1>(job, sums, at),
+                    (false, false) if left >= 4 => outer_tile::<L, FUSED, 4, 1>(job, sums, at),
+                    (_, true) if left >= 2 => outer_tile::<L, FUSED, 2, 2>(job, sums, at),
+                    (_, true) => outer_tile::<L, FUSED, 1, 2>(job, sums, at),
+                    (_, false) => outer_tile::<L, FUSED, 1, 1>(job, sums, at),
+                }
+            };
+        }
+        group += if pair { 2 } else { 1 };
+    }
+}
+
+/// `J` inputs by `V` groups of channels, all sums in registers. Returns `J`.
+///
+/// # Safety
+/// As [`outer_with`]; `J` inputs from `input` and `V` groups from `group` exist.
+#[inline(always)]
+unsafe fn outer_tile<L: Lanes, const FUSED: bool, const J: usize, const V: usize>(
+    job: &Outer<'_>,
+    sums: &mut [f32],
+    (input, group): (usize, usize),
+) -> usize {
+    let channels = job.groups * WIDTH;
+    // SAFETY: `accumulate_outer` checked the last address of every kind; the instructions are the
+    // caller's.
+    unsafe {
+        let stored = sums.as_mut_ptr().add(input * channels + group * WIDTH);
+        let mut sums = [[L::zero(); V]; J];
+        each!(j < J => {
+            each!(v < V => { sums[j][v] = L::load(stored.add(j * channels + v * WIDTH)); });
+        });
+        let mut gradient = job.gradient.as_ptr().add(group * WIDTH);
+        for row in 0..job.rows {
+            let mut x = job.x.as_ptr().add(row * job.row_step + input);
+            for column in 0..job.columns {
+                let mut pixel = [L::zero(); V];
+                each!(v < V => { pixel[v] = L::load(gradient.add(v * WIDTH)); });
+                each!(j < J => {
+                    let input = L::splat(*x.add(j));
+                    each!(v < V => {
+                        sums[j][v] = sums[j][v].plus_product::<FUSED>(input, pixel[v]);
+                    });
+                });
+                gradient = gradient.wrapping_add(channels);
+                if column + 1 < job.columns {
+                    x = x.add(job.column_step);
+                }
+            }
+        }
+        each!(j < J => {
+            each!(v < V => { sums[j][v].store(stored.add(j * channels + v * WIDTH)); });
+        });
+    }
+    J
+}

@@ -1,0 +1,139 @@
+//! The kernels on CubeCL's devices: one source for WGSL, SPIR-V and CUDA.
+
+mod arithmetic;
+mod conv;
+mod elementwise;
+mod launch;
+mod linear;
+mod loss;
+mod norm;
+mod pool;
+mod sums;
+
+use burn::backend::tensor::FloatTensor;
+use burn_cubecl::CubeBackend;
+
+use super::backend::{Kernels, NormGradients, NormOptions, forward_only};
+use crate::profile::Profile;
+use crate::shape::{ConvShape, PoolShape, ShortcutShape, rows_per_block};
+
+forward_only!(CubeBackend);
+
+impl Kernels for CubeBackend {
+    fn conv2d_forward(x: FloatTensor<Self>, w: FloatTensor<Self>, shape: ConvShape, profile: Profile) -> FloatTensor<Self> {
+        conv::forward(x, w, shape, profile)
+    }
+
+    fn conv2d_input(dy: FloatTensor<Self>, w: FloatTensor<Self>, shape: ConvShape, profile: Profile) -> FloatTensor<Self> {
+        conv::backward_input(dy, w, shape, profile)
+    }
+
+    fn conv2d_weight(x: FloatTensor<Self>, dy: FloatTensor<Self>, shape: ConvShape, profile: Profile) -> FloatTensor<Self> {
+        conv::backward_weight(x, dy, shape, profile)
+    }
+
+    fn linear_forward(x: FloatTensor<Self>, w: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
+        linear::forward(x, w, profile)
+    }
+
+    fn linear_input(dy: FloatTensor<Self>, w: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
+        linear::backward_input(dy, w, profile)
+    }
+
+    fn linear_weight(x: FloatTensor<Self>, dy: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
+        linear::backward_weight(x, dy, profile)
+    }
+
+    fn add_bias(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        elementwise::add_bias(x, bias)
+    }
+
+    fn column_sums(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let block = rows_per_block(x.meta.shape());
+        sums::column_sums(x, block)
+    }
+
+    fn statistics(x: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
+        norm::statistics(x, profile)
+    }
+
+    fn batch_norm_forward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        statistics: FloatTensor<Self>,
+        shortcut: Option<FloatTensor<Self>>,
+        options: NormOptions,
+    ) -> FloatTensor<Self> {
+        norm::normalise(x, gamma, beta, statistics, shortcut, options)
+    }
+
+    fn batch_norm_backward(
+        dy: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        y: Option<FloatTensor<Self>>,
+        gamma: FloatTensor<Self>,
+        statistics: FloatTensor<Self>,
+        with_shortcut: bool,
+        options: NormOptions,
+    ) -> NormGradients<FloatTensor<Self>> {
+        norm::backward(dy, x, y, gamma, statistics, with_shortcut, options)
+    }
+
+    fn relu_forward(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        elementwise::relu(x)
+    }
+
+    fn relu_gradient(dy: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self> {
+        elementwise::relu_gradient(dy, y)
+    }
+
+    fn max_pool_forward(x: FloatTensor<Self>, shape: PoolShape) -> FloatTensor<Self> {
+        pool::max(x, shape)
+    }
+
+    fn max_pool_backward(x: FloatTensor<Self>, dy: FloatTensor<Self>, shape: PoolShape) -> FloatTensor<Self> {
+        pool::max_backward(x, dy, shape)
+    }
+
+    fn average_pool_forward(x: FloatTensor<Self>, shape: PoolShape) -> FloatTensor<Self> {
+        pool::average(x, shape)
+    }
+
+    fn average_pool_backward(dy: FloatTensor<Self>, shape: PoolShape) -> FloatTensor<Self> {
+        pool::average_backward(dy, shape)
+    }
+
+    fn shortcut_forward(x: FloatTensor<Self>, shape: ShortcutShape) -> FloatTensor<Self> {
+        pool::shortcut(x, shape)
+    }
+
+    fn shortcut_backward(dy: FloatTensor<Self>, shape: ShortcutShape) -> FloatTensor<Self> {
+        pool::shortcut_backward(dy, shape)
+    }
+
+    fn multiply(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        elementwise::multiply(a, b)
+    }
+
+    fn cross_entropy_forward(scores: FloatTensor<Self>, targets: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
+        loss::cross_entropy(scores, targets, profile)
+    }
+
+    fn cross_entropy_backward(
+        scores: FloatTensor<Self>,
+        targets: FloatTensor<Self>,
+        dloss: FloatTensor<Self>,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
+        loss::cross_entropy_backward(scores, targets, dloss, profile)
+    }
+
+    fn blend(a: FloatTensor<Self>, ka: f32, b: FloatTensor<Self>, kb: f32, profile: Profile) -> FloatTensor<Self> {
+        elementwise::blend(a, ka, b, kb, profile)
+    }
+
+    fn adam_step(m: FloatTensor<Self>, v: FloatTensor<Self>, correction: f32, epsilon: f32) -> FloatTensor<Self> {
+        elementwise::adam_step(m, v, correction, epsilon)
+    }
+}

@@ -1,0 +1,65 @@
+//! What launching a kernel needs besides the kernel.
+
+use burn::backend::TensorMetadata;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::calculate_cube_count_elemwise;
+use cubecl::prelude::*;
+
+/// Units of a cube.
+const UNITS: u32 = 64;
+
+/// The tensor with its values in order in memory.
+pub(super) fn contiguous(tensor: CubeTensor) -> CubeTensor {
+    into_contiguous(tensor)
+}
+
+/// A new tensor beside another, its values not yet written.
+pub(super) fn empty(like: &CubeTensor, dims: &[usize]) -> CubeTensor {
+    empty_device_contiguous_dtype(
+        like.client.clone(),
+        like.device.clone(),
+        dims.to_vec().into(),
+        like.dtype,
+    )
+}
+
+/// As many cubes as give each of `count` values a unit.
+pub(super) fn cubes(tensor: &CubeTensor, count: usize) -> (CubeCount, CubeDim) {
+    let dim = CubeDim::new_1d(UNITS);
+    (calculate_cube_count_elemwise(&tensor.client, count, dim), dim)
+}
+
+pub(super) fn dims(tensor: &CubeTensor) -> Vec<usize> {
+    tensor.shape().to_vec()
+}
+
+/// Launches a kernel with a unit for each of the values of `$out`, which come back.
+///
+/// Arguments of a kernel are its inputs, its output, and the rest.
+macro_rules! launch {
+    ($kernel:path, $($input:expr),+; $dims:expr; $($rest:expr),* $(,)?) => {{
+        let inputs = [$($crate::tensor::cube::launch::contiguous($input)),+];
+        let out = $crate::tensor::cube::launch::empty(&inputs[0], &$dims);
+        let count = out.meta.shape().num_elements();
+        let (cubes, dim) = $crate::tensor::cube::launch::cubes(&out, count);
+        let client = out.client.clone();
+        let mut inputs = inputs.into_iter();
+        if count > 0 {
+            $kernel(
+                &client,
+                cubes,
+                dim,
+                $({
+                    let _ = stringify!($input);
+                    inputs.next().unwrap_or_else(|| unreachable!()).into_buffer_arg()
+                }),+,
+                out.clone().into_buffer_arg(),
+                $($rest),*
+            );
+        }
+        out
+    }};
+}
+pub(super) use launch;
