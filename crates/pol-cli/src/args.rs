@@ -73,6 +73,10 @@ pub(crate) struct TrainArgs {
     /// Steps between checkpoints (k).
     #[arg(long, value_name = "K")]
     pub(crate) interval: Option<u64>,
+    /// Keep the whole state of every N-th checkpoint only; the others take 32 bytes each and are
+    /// recomputed by whoever verifies. Needs exact numerics.
+    #[arg(long, value_name = "N")]
+    pub(crate) keep: Option<u64>,
     /// The prover's nonce; all randomness follows from it, the recipe and the data. Default: 0.
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,
@@ -118,7 +122,7 @@ pub(crate) struct VerifyArgs {
     /// The randomness of --sample, to repeat an audit. Default: from the operating system.
     #[arg(long, value_name = "HEX")]
     pub(crate) audit_seed: Option<Digest>,
-    /// How far a replay may end from the logged state: a fraction of the segment's own movement
+    /// How far a replay of stock kernels may end from the logged state: a fraction of the segment's own movement
     /// (0.01), or bounds such as l2=1e-3,linf=1e-4. Default: not a bit.
     #[arg(long, value_name = "T", value_parser = tolerance)]
     pub(crate) tolerance: Option<Tolerance>,
@@ -162,6 +166,9 @@ pub(crate) struct DoctorArgs {
     /// Try one backend in this very process; what `doctor` starts for each of them.
     #[arg(long, hide = true)]
     pub(crate) probe: Option<Backend>,
+    /// With --probe, whose kernels to try.
+    #[arg(long, hide = true, default_value = "stock", value_parser = numerics)]
+    pub(crate) numerics: Numerics,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor};
 use pol_core::adapter::{Backend, BackendError};
+use pol_core::recipe::{Numerics, Profile};
+use pol_models::layers::kernels;
 use serde::{Deserialize, Serialize};
 
 use crate::args::MachineArgs;
@@ -27,6 +29,18 @@ pub(crate) struct Found {
     pub(crate) device: Option<String>,
     pub(crate) deterministic: bool,
     pub(crate) problem: Option<String>,
+    /// Only in `pol doctor`: whether exact recipes may run here.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) exact: Vec<FoundExact>,
+}
+
+/// Whether a device computes what a numerics profile defines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FoundExact {
+    pub(crate) profile: String,
+    pub(crate) passed: bool,
+    /// Why not.
+    pub(crate) problem: Option<String>,
 }
 
 /// A backend ready for use.
@@ -42,17 +56,20 @@ pub(crate) enum Opening {
     Delegated(Exit),
 }
 
-/// Opens the backend that the user asked for.
-pub(crate) fn open(machine: &MachineArgs) -> Result<Opening, CliError> {
-    if let Some(threads) = machine.threads {
-        if threads == 0 {
-            return Err(CliError::Usage("--threads must be at least 1".to_owned()));
-        }
-        rayon::ThreadPoolBuilder::new()
+/// Sets the number of threads, before anything uses them.
+pub(crate) fn use_threads(machine: &MachineArgs) -> Result<(), CliError> {
+    match machine.threads {
+        None => Ok(()),
+        Some(0) => Err(CliError::Usage("--threads must be at least 1".to_owned())),
+        Some(threads) => rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build_global()
-            .map_err(|error| CliError::Environment(error.to_string()))?;
+            .map_err(|error| CliError::Environment(error.to_string())),
     }
+}
+
+/// Opens the backend that the user asked for, for recipes of these numerics.
+pub(crate) fn open(machine: &MachineArgs, numerics: Numerics) -> Result<Opening, CliError> {
     let backend = machine.backend;
     if !backend.is_compiled() {
         return match rerun_with_feature(backend)? {
@@ -60,7 +77,7 @@ pub(crate) fn open(machine: &MachineArgs) -> Result<Opening, CliError> {
             None => Err(BackendError::NotCompiled(backend).into()),
         };
     }
-    let found = probe(backend);
+    let found = probe(backend, numerics);
     if !found.present {
         let problem = found.problem.unwrap_or_default();
         return Err(CliError::Environment(format!(
@@ -114,8 +131,8 @@ fn rerun_with_feature(backend: Backend) -> Result<Option<Exit>, CliError> {
     }))
 }
 
-/// Tries a backend in a child process.
-pub(crate) fn probe(backend: Backend) -> Found {
+/// Tries a backend in a child process, with the kernels of these numerics.
+pub(crate) fn probe(backend: Backend, numerics: Numerics) -> Found {
     if !backend.is_compiled() {
         return Found {
             present: false,
@@ -125,9 +142,9 @@ pub(crate) fn probe(backend: Backend) -> Found {
         };
     }
     if backend == Backend::Flex {
-        return probe_here(backend);
+        return probe_here(backend, numerics);
     }
-    match probe_child(backend) {
+    match probe_child(backend, numerics) {
         Ok(found) => found,
         Err(problem) => Found {
             problem: Some(problem),
@@ -136,22 +153,47 @@ pub(crate) fn probe(backend: Backend) -> Found {
     }
 }
 
-/// Tries a backend in this process: opens its device and multiplies two matrices.
-pub(crate) fn probe_here(backend: Backend) -> Found {
+/// Tries a backend with stock kernels, and with those of every exact profile.
+pub(crate) fn probe_all(backend: Backend) -> Found {
+    let mut found = probe(backend, Numerics::Stock);
+    if !found.compiled {
+        return found;
+    }
+    for profile in [Profile::UnfusedV1, Profile::FmaV1] {
+        let tried = probe(backend, Numerics::Exact(profile));
+        // A driver that stock kernels crash may run exact ones.
+        found.device = found.device.or_else(|| tried.device.clone());
+        found.exact.push(FoundExact {
+            profile: kernels(profile).to_string(),
+            passed: tried.present,
+            problem: tried.problem,
+        });
+    }
+    found
+}
+
+/// Tries a backend in this process: opens its device, and multiplies two matrices or runs the probe
+/// of a profile.
+pub(crate) fn probe_here(backend: Backend, numerics: Numerics) -> Found {
     let opened = backend.device().and_then(|device| {
         let name = backend.device_name()?;
-        let ones = Tensor::<2>::ones([8, 8], &device);
-        Ok((name, ones.clone().matmul(ones).try_into_data().is_ok()))
+        let problem = match numerics {
+            Numerics::Stock => {
+                let ones = Tensor::<2>::ones([8, 8], &device);
+                let product = ones.clone().matmul(ones).try_into_data();
+                (product.is_err()).then(|| "the device cannot multiply matrices".to_owned())
+            }
+            Numerics::Exact(profile) => (pol_exact::probe::passed(&device, kernels(profile)))
+                .err()
+                .map(|error| error.to_string()),
+        };
+        Ok((name, problem))
     });
     match opened {
-        Ok((name, true)) => Found {
-            present: true,
+        Ok((name, problem)) => Found {
+            present: problem.is_none(),
             device: Some(name),
-            ..bare(backend)
-        },
-        Ok((name, false)) => Found {
-            device: Some(name),
-            problem: Some("the device cannot multiply matrices".to_owned()),
+            problem,
             ..bare(backend)
         },
         Err(error) => Found {
@@ -172,13 +214,15 @@ fn bare(backend: Backend) -> Found {
         device: None,
         deterministic: backend.is_deterministic(),
         problem: None,
+        exact: Vec::new(),
     }
 }
 
-fn probe_child(backend: Backend) -> Result<Found, String> {
+fn probe_child(backend: Backend, numerics: Numerics) -> Result<Found, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut child = Command::new(program)
-        .args(["doctor", "--probe", backend.name()])
+        .args(["doctor", "--probe", backend.name(), "--numerics"])
+        .arg(numerics.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

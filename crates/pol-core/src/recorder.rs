@@ -68,6 +68,12 @@ pub enum RecordError {
         /// The tensor.
         entry: String,
     },
+    /// Digests instead of states, without exact numerics.
+    #[error(
+        "only with exact numerics may states be left out of a proof: elsewhere a replay does not \
+         arrive at them bit for bit"
+    )]
+    NotExact,
     /// The training ended before its last step.
     #[error("the training ended at step {found} of {expected}; it can be resumed")]
     Incomplete {
@@ -88,6 +94,7 @@ pub enum RecordError {
 struct Job {
     step: u64,
     state: State,
+    keep: bool,
     batches: Option<Vec<BatchPlan>>,
 }
 
@@ -104,6 +111,7 @@ pub struct Resumed {
 pub struct Recorder {
     store: Arc<dyn Store>,
     terms: Terms,
+    keep: u64,
     next: Option<u64>,
     batches: Vec<BatchPlan>,
     queue: Option<SyncSender<Job>>,
@@ -187,11 +195,25 @@ impl Recorder {
         Self {
             store,
             terms,
+            keep: 1,
             next,
             batches: Vec::new(),
             queue: Some(queue),
             worker: Some(worker),
         }
+    }
+
+    /// Keeps the state of every `keep`-th checkpoint only, and of the last; of the others the proof
+    /// holds the digest, and a verifier recomputes them from the one before.
+    ///
+    /// # Errors
+    /// If the recipe's numerics are not exact, or `keep` is zero.
+    pub fn keep(mut self, keep: u64) -> Result<Self, RecordError> {
+        if keep == 0 || (keep > 1 && !self.terms.recipe.numerics.is_exact()) {
+            return Err(RecordError::NotExact);
+        }
+        self.keep = keep;
+        Ok(self)
     }
 
     /// The terms of this training.
@@ -237,9 +259,11 @@ impl Recorder {
             BatchSource::Explicit if step == 0 => None,
             BatchSource::Explicit => Some(self.take_batches(step)?),
         };
+        let last = step == self.terms.recipe.steps;
         let job = Job {
             step,
             state: capture()?,
+            keep: last || (step / self.terms.interval).is_multiple_of(self.keep),
             batches,
         };
         self.next = self.terms.next_checkpoint(step);
@@ -318,6 +342,7 @@ fn write_checkpoints(
     for Job {
         step,
         state,
+        keep,
         batches,
     } in jobs
     {
@@ -328,11 +353,13 @@ fn write_checkpoints(
             });
         }
         let digest = state.digest();
-        let encoded = object::encode_state(&state).map_err(|source| StoreError::Io {
-            path: Item::Object(digest).path(),
-            source,
-        })?;
-        store.write(Item::Object(digest), &encoded)?;
+        if keep {
+            let encoded = object::encode_state(&state).map_err(|source| StoreError::Io {
+                path: Item::Object(digest).path(),
+                source,
+            })?;
+            store.write(Item::Object(digest), &encoded)?;
+        }
         let batches = match batches {
             Some(list) => {
                 let name = object::batches_digest(&list);

@@ -16,6 +16,7 @@ pub struct Training<'a> {
     terms: Terms,
     records: &'a dyn Records,
     batches: Option<&'a [BatchPlan]>,
+    keep: u64,
 }
 
 /// How a training ended.
@@ -54,7 +55,15 @@ impl<'a> Training<'a> {
             terms: Terms::new(recipe, data, nonce, BatchSource::Derived, interval),
             records,
             batches: None,
+            keep: 1,
         }
+    }
+
+    /// The same training with the state of every `keep`-th checkpoint only in the proof; see
+    /// [`Recorder::keep`].
+    pub fn keep(mut self, keep: u64) -> Self {
+        self.keep = keep;
+        self
     }
 
     /// The same training with the caller's own batches: one for each step, in order.
@@ -81,7 +90,7 @@ impl<'a> Training<'a> {
         observe: impl FnMut(&mut L, u64) -> ControlFlow<()>,
     ) -> Result<Outcome, TrainError> {
         learner.initialise(&self.terms.seed)?;
-        let mut recorder = Recorder::start(store, self.terms.clone())?;
+        let mut recorder = Recorder::start(store, self.terms.clone())?.keep(self.keep)?;
         recorder.record(0, || learner.capture())?;
         self.steps(learner, recorder, 0, observe)
     }
@@ -98,7 +107,8 @@ impl<'a> Training<'a> {
         observe: impl FnMut(&mut L, u64) -> ControlFlow<()>,
     ) -> Result<Outcome, TrainError> {
         learner.initialise(&self.terms.seed)?;
-        let (mut recorder, resumed) = Recorder::resume(store, self.terms.clone())?;
+        let (recorder, resumed) = Recorder::resume(store, self.terms.clone())?;
+        let mut recorder = recorder.keep(self.keep)?;
         let first = match resumed {
             Some(resumed) => {
                 learner.restore(&resumed.state)?;

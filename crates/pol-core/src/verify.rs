@@ -84,7 +84,7 @@ impl<'a> Verifier<'a> {
         self
     }
 
-    /// Allows replays to differ by this much.
+    /// Allows replays to differ by this much; with exact numerics they never may.
     pub fn tolerance(mut self, tolerance: Tolerance) -> Self {
         self.tolerance = tolerance;
         self
@@ -124,33 +124,34 @@ impl<'a> Verifier<'a> {
             Ok(replayer) => replayer,
             Err(stop) => return Ok(stop.into_report(&checked)),
         };
+        // Exact numerics leave nothing to tolerate.
+        let tolerance = match checked.is_exact() {
+            true => Tolerance::EXACT,
+            false => self.tolerance,
+        };
         let selected = self.selection.segments(&checked);
-        let total: u64 = (selected.iter())
-            .map(|&index| checked.segment(index).steps())
-            .sum();
+        let total = steps_to_replay(&checked, &selected);
         let mut report = Report::begin(
             &checked,
             &self.selection,
-            &self.tolerance,
+            &tolerance,
             selected.len() as u64,
         );
         let mut done = 0;
         for index in selected {
-            let outcome = replayer.replay(index, || {
+            let outcome = replayer.replay(index, &mut || {
                 done += 1;
                 progress(Progress::Replay(done, total));
             });
             match outcome {
-                Ok(replay) => {
-                    let segment = replay.judge(&self.tolerance, self.reference_distance);
-                    report.add(segment);
-                }
+                Ok(replay) => report.add(replay.judge(&tolerance, self.reference_distance)),
                 Err(stop) => {
                     stop.add_to(&mut report)?;
                     break;
                 }
             }
         }
+        report.steps_replayed = done;
         report.conclude();
         Ok(report)
     }
@@ -179,6 +180,20 @@ impl<'a> Verifier<'a> {
         }
         reasons
     }
+}
+
+/// The steps of the selected segments, and of those before them that have to be replayed since
+/// their states are not kept.
+fn steps_to_replay(checked: &IntegrityChecked<'_>, selected: &[u64]) -> u64 {
+    let mut at = 0;
+    let steps = selected.iter().map(|&index| {
+        let from = checked.kept_at_or_before(index);
+        // With exact numerics a replay goes on from where the one before ended.
+        let from = if checked.is_exact() && at <= index { from.max(at) } else { from };
+        at = index + 1;
+        checked.segment(index).last - checked.segment(from).first
+    });
+    steps.sum()
 }
 
 /// Why replaying stopped.

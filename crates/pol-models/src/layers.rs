@@ -169,7 +169,7 @@ impl Layers {
 }
 
 /// The kernels' name for a recipe's profile.
-pub(crate) fn kernels(profile: Profile) -> pol_exact::Profile {
+pub const fn kernels(profile: Profile) -> pol_exact::Profile {
     match profile {
         Profile::UnfusedV1 => pol_exact::Profile::UnfusedV1,
         Profile::FmaV1 => pol_exact::Profile::FmaV1,

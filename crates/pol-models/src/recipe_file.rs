@@ -29,6 +29,10 @@ pub struct RecipeFile {
     /// may be finer or coarser.
     #[serde(default = "default_interval")]
     pub interval: u64,
+    /// Checkpoints to a kept state; more than 1 only with exact numerics. Not a part of the recipe
+    /// either.
+    #[serde(default = "default_keep")]
+    pub keep: u64,
     /// Whose kernels compute.
     #[serde(default = "default_numerics")]
     pub numerics: Numerics,
@@ -126,6 +130,10 @@ pub enum ScheduleName {
 
 fn default_interval() -> u64 {
     50
+}
+
+fn default_keep() -> u64 {
+    1
 }
 
 fn default_numerics() -> Numerics {

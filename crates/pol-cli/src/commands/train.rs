@@ -39,6 +39,8 @@ struct Trained {
     backend: &'static str,
     device: String,
     threads: usize,
+    /// Checkpoints to a kept state.
+    keep: u64,
     numerics: String,
     test_accuracy: f64,
     test_records: u64,
@@ -54,11 +56,12 @@ struct Trained {
 type BoxedLearner = dyn ImageLearner + 'static;
 
 pub(crate) fn run(args: &TrainArgs) -> Result<Exit, CliError> {
-    let opened = match backend::open(&args.machine)? {
+    backend::use_threads(&args.machine)?;
+    let plan = Plan::of(args)?;
+    let opened = match backend::open(&args.machine, plan.recipe.numerics)? {
         Opening::Ready(opened) => opened,
         Opening::Delegated(exit) => return Ok(exit),
     };
-    let plan = Plan::of(args)?;
     let dataset = &plan.dataset;
     if let Some(notice) = &dataset.notice {
         output::note(notice);
@@ -77,7 +80,8 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit, CliError> {
         &dataset.train,
         plan.nonce,
         plan.interval,
-    );
+    )
+    .keep(plan.keep);
 
     if !args.json {
         describe(args, &plan, &opened, &run);
@@ -109,6 +113,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit, CliError> {
         commitment: manifest.claim.commitment().to_string(),
         steps: plan.recipe.steps,
         interval: plan.interval,
+        keep: plan.keep,
         backend: args.machine.backend.name(),
         device: opened.name.clone(),
         threads: rayon::current_num_threads(),
@@ -182,9 +187,13 @@ fn summarise(trained: &Trained, steps_made: u64, seconds: std::time::Duration) {
     output::field(
         "proof",
         format!(
-            "{} checkpoints, one every {} steps; {}",
+            "{} checkpoints, one every {} steps{}; {}",
             trained.checkpoints,
             trained.interval,
+            match trained.keep {
+                1 => String::new(),
+                keep => format!(", the state of one in {keep} kept"),
+            },
             output::bytes(trained.proof_bytes)
         ),
     );

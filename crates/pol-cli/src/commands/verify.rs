@@ -5,7 +5,7 @@ use std::time::Instant;
 use pol_core::adapter::Backend;
 use pol_core::digest::{Digest, tagged};
 use pol_core::random::Seed;
-use pol_core::recipe::Recipe;
+use pol_core::recipe::{Numerics, Recipe};
 use pol_core::records::Records;
 use pol_core::state::Part;
 use pol_core::store::{FolderStore, Store};
@@ -14,7 +14,8 @@ use pol_core::verify::{
     check_integrity, read_claim,
 };
 use pol_models::dataset::default_folder;
-use pol_models::{dataset_of, image_learner};
+use pol_models::recipe_file::RecipeFile;
+use pol_models::{RecipeMismatch, dataset_of, image_learner};
 use serde::Serialize;
 
 use crate::args::VerifyArgs;
@@ -29,12 +30,27 @@ const MAX_ROWS: usize = 24;
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
     let selection = selection(args)?;
-    let opened = match backend::open(&args.machine)? {
+    backend::use_threads(&args.machine)?;
+    let store = existing_store(&args.run)?;
+    let claimed = read_claim(&store)?.map(|manifest| manifest.claim.terms.recipe);
+    let file = args.recipe.as_deref().map(recipe_file).transpose()?;
+    let numerics = match (&file, &claimed) {
+        (Some(file), _) => file.numerics,
+        (None, Ok(recipe)) => recipe.numerics,
+        (None, Err(_)) => Numerics::Stock,
+    };
+    if numerics.is_exact() && args.tolerance.is_some() {
+        return Err(CliError::Usage(
+            "--tolerance is for stock numerics: replays of an exact recipe agree in every bit or \
+             are wrong"
+                .to_owned(),
+        ));
+    }
+    let opened = match backend::open(&args.machine, numerics)? {
         Opening::Ready(opened) => opened,
         Opening::Delegated(exit) => return Ok(exit),
     };
-    let store = existing_store(&args.run)?;
-    let verified = judge(args, selection, &opened, &store)?;
+    let verified = judge(args, selection, &opened, &store, (claimed, file))?;
     if args.json {
         output::json(&verified)?;
     } else {
@@ -43,22 +59,23 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
     Ok(verified.exit())
 }
 
+/// Judges a proof of the `claimed` recipe; `file` is the verifier's own, if there is one.
 fn judge(
     args: &VerifyArgs,
     selection: Selection,
     opened: &Opened,
     store: &FolderStore,
+    (claimed, file): (Result<Recipe, Reason>, Option<RecipeFile>),
 ) -> Result<Verified, CliError> {
     let started = Instant::now();
     let backend = args.machine.backend;
     let unread = |report| Verified::new(report, backend, opened, None, started);
-    let claimed = match read_claim(store)? {
-        Ok(manifest) => manifest.claim.terms.recipe,
+    let claimed = match claimed {
+        Ok(recipe) => recipe,
         Err(reason) => return Ok(unread(Report::rejected(None, vec![reason]))),
     };
     let folder = args.machine.data_dir.clone().unwrap_or_else(default_folder);
     // The recipe whose data is loaded and whose model is built: the verifier's own if given.
-    let file = args.recipe.as_deref().map(recipe_file).transpose()?;
     let dataset = match &file {
         Some(file) => file.data.name.parse()?,
         None => match dataset_of(&claimed) {
@@ -83,7 +100,10 @@ fn judge(
     };
     let recipe = expected.as_ref().unwrap_or(&claimed);
     match audit.run(recipe, &loaded.train, opened, store) {
-        Err(CliError::Recipe(error)) if expected.is_none() => {
+        // A device that is unfit says nothing about the proof.
+        Err(CliError::Recipe(error))
+            if expected.is_none() || matches!(error, RecipeMismatch::Probe(_)) =>
+        {
             Ok(unread(not_replayable(store, &error)?))
         }
         result => result,
@@ -285,7 +305,7 @@ impl Verified {
         }
         output::field("verdict", report.verdict.to_string());
         let bits_differ = |reason: &Reason| matches!(reason, Reason::BitsDiffer { .. });
-        if self.is_exact() && report.reasons.iter().any(bits_differ) {
+        if self.is_exact() && report.numerics == Some(Numerics::Stock) && report.reasons.iter().any(bits_differ) {
             output::note(
                 "stock kernels give other bits on other hardware; if this proof was made \
                  elsewhere, say with --tolerance how far a replay may end from it",

@@ -20,8 +20,17 @@ pub struct IntegrityChecked<'a> {
     store: &'a dyn Store,
     manifest: Manifest,
     commitment: Digest,
+    states: States,
+}
+
+/// What the check of the states found.
+struct States {
+    /// Names, types and shapes of every state but the initial one.
     later_layout: Vec<EntryHeader>,
-    movements: Vec<f64>,
+    /// How far the parameters move in each segment, where both its states are kept.
+    movements: Vec<Option<f64>>,
+    /// Whether the state of each checkpoint is kept.
+    kept: Vec<bool>,
 }
 
 /// The outcome of the check.
@@ -87,12 +96,11 @@ pub fn check_integrity<'a>(
     };
     let commitment = manifest.claim.commitment();
     match check_states(store, &manifest, part, progress) {
-        Ok((later_layout, movements)) => Ok(Integrity::Holds(Box::new(IntegrityChecked {
+        Ok(states) => Ok(Integrity::Holds(Box::new(IntegrityChecked {
             store,
             manifest,
             commitment,
-            later_layout,
-            movements,
+            states,
         }))),
         Err(fault) => broken(Some(commitment), fault),
     }
@@ -136,9 +144,15 @@ impl IntegrityChecked<'_> {
         }
     }
 
-    /// The l2 distance by which the parameters move in each segment.
-    pub fn movements(&self) -> &[f64] {
-        &self.movements
+    /// The l2 distance by which the parameters move in each segment; `None` where a state at its
+    /// ends is not kept.
+    pub fn movements(&self) -> &[Option<f64>] {
+        &self.states.movements
+    }
+
+    /// How many checkpoints have their state in the proof. All of them, unless numerics are exact.
+    pub fn states_kept(&self) -> u64 {
+        self.states.kept.iter().filter(|kept| **kept).count() as u64
     }
 
     /// The epoch in which each segment begins, counted from zero.
@@ -150,7 +164,31 @@ impl IntegrityChecked<'_> {
 
     /// Names, types and shapes of every state but the initial one.
     pub(super) fn later_layout(&self) -> &[EntryHeader] {
-        &self.later_layout
+        &self.states.later_layout
+    }
+
+    /// The last checkpoint up to `index` whose state is kept; the first always is.
+    pub(super) fn kept_at_or_before(&self, index: u64) -> u64 {
+        let before = &self.states.kept[..=index as usize];
+        before.iter().rposition(|kept| *kept).unwrap_or(0) as u64
+    }
+
+    /// The digest that is committed to for the checkpoint of this index.
+    pub(super) fn digest(&self, index: u64) -> Digest {
+        self.manifest.checkpoints[index as usize].state
+    }
+
+    /// Whether replays are compared by digest alone.
+    pub(super) fn is_exact(&self) -> bool {
+        self.manifest.claim.terms.recipe.numerics.is_exact()
+    }
+
+    /// As [`IntegrityChecked::state`]; `None` where it is not kept.
+    pub(super) fn state_if_kept(&self, index: u64) -> Result<Option<State>, Fault> {
+        match self.states.kept[index as usize] {
+            true => self.state(index).map(Some),
+            false => Ok(None),
+        }
     }
 
     /// The state at the checkpoint of this index, hashed again.
@@ -239,19 +277,38 @@ fn check_chain(manifest: &Manifest) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Reads every object. Returns the layout of all states after the first, and how far the
-/// parameters move in each segment.
+/// Reads every object. With exact numerics the states between the first and the last may be
+/// absent: a replay from the one before gives them.
 fn check_states(
     store: &dyn Store,
     manifest: &Manifest,
     part: &dyn Fn(&str) -> Part,
     progress: &mut dyn FnMut(Progress),
-) -> Result<(Vec<EntryHeader>, Vec<f64>), Fault> {
+) -> Result<States, Fault> {
     let checkpoints = &manifest.checkpoints;
     let mut layout: Option<Vec<EntryHeader>> = None;
     let mut movements = Vec::with_capacity(checkpoints.len());
+    let mut kept = Vec::with_capacity(checkpoints.len());
     let mut previous: Option<State> = None;
+    let exact = manifest.claim.terms.recipe.numerics.is_exact();
+    let last = checkpoints.len() as u64 - 1;
     for (index, checkpoint) in (0u64..).zip(checkpoints) {
+        if let Some(name) = checkpoint.batches.filter(|_| index > 0) {
+            let segment = Segment {
+                index: index - 1,
+                first: checkpoints[index as usize - 1].step,
+                last: checkpoint.step,
+            };
+            read_batches(store, &name, segment)?;
+        }
+        let may_be_absent = exact && index > 0 && index < last;
+        if may_be_absent && !store.contains(Item::Object(checkpoint.state)) {
+            kept.push(false);
+            movements.push(None);
+            previous = None;
+            progress(Progress::Integrity(index + 1, checkpoints.len() as u64));
+            continue;
+        }
         let state = read_state(store, &checkpoint.state)?;
         let place = || format!("the state at step {}", checkpoint.step);
         let unfit = |problem: String| Reason::UnfitState {
@@ -281,30 +338,28 @@ fn check_states(
                     .into());
                 }
             }
-            let batches = checkpoint.batches;
-            if let Some(name) = batches {
-                let segment = Segment {
-                    index: index - 1,
-                    first: checkpoints[index as usize - 1].step,
-                    last: checkpoint.step,
-                };
-                read_batches(store, &name, segment)?;
-            }
         }
         if let Some(previous) = &previous {
             let moved = Distances::between(previous, &state, Part::Parameters, part);
             let moved = moved.ok_or_else(|| {
                 unfit("its parameters are not those of the checkpoint before".to_owned())
             })?;
-            movements.push(moved.l2);
+            movements.push(Some(moved.l2));
+        } else if index > 0 {
+            movements.push(None);
         }
+        kept.push(true);
         previous = Some(state);
         progress(Progress::Integrity(index + 1, checkpoints.len() as u64));
     }
     if let Some(last) = &previous {
         check_model(store, &manifest.claim.model, last)?;
     }
-    Ok((layout.unwrap_or_default(), movements))
+    Ok(States {
+        later_layout: layout.unwrap_or_default(),
+        movements,
+        kept,
+    })
 }
 
 fn read_state(store: &dyn Store, name: &Digest) -> Result<State, Fault> {

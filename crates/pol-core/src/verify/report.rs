@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use crate::digest::Digest;
+use crate::recipe::Numerics;
 use crate::records::DataCommitment;
 use crate::state::Part;
 
@@ -115,6 +116,12 @@ pub enum Reason {
         l2: Option<f64>,
         /// How far the segment moves them.
         movement_l2: Option<f64>,
+    },
+    /// A replay that does not arrive at the committed digest of a state that is not kept.
+    #[error("{segment}: the replay does not arrive at the digest that is committed to")]
+    DigestDiffers {
+        /// Which segment.
+        segment: String,
     },
     /// A replay that ends too far away.
     #[error("{segment}: {} are {value:.3e} ({metric}) from the logged state; the tolerance is {bound:.3e}", part.name())]
@@ -236,11 +243,15 @@ pub struct Report {
     pub verdict: Verdict,
     /// Why it is not "accepted".
     pub reasons: Vec<Reason>,
+    /// Whose kernels computed, as the proof says.
+    pub numerics: Option<Numerics>,
+    /// States in the proof, the first and the last included; the others are 32 bytes each.
+    pub states_kept: u64,
     /// Segments in the proof.
     pub segments_total: u64,
     /// Segments selected for replay.
     pub segments_selected: u64,
-    /// Steps replayed.
+    /// Steps replayed, those to reach a segment whose start is not kept included.
     pub steps_replayed: u64,
     /// How segments were selected.
     pub selection: Option<Selection>,
@@ -261,6 +272,8 @@ impl Report {
             commitment: Some(checked.commitment()),
             verdict: Verdict::Inconclusive,
             reasons: Vec::new(),
+            numerics: Some(checked.manifest().claim.terms.recipe.numerics),
+            states_kept: checked.states_kept(),
             segments_total: checked.segments(),
             segments_selected: selected,
             steps_replayed: 0,
@@ -276,6 +289,8 @@ impl Report {
             commitment,
             verdict: Verdict::Rejected,
             reasons,
+            numerics: None,
+            states_kept: 0,
             segments_total: 0,
             segments_selected: 0,
             steps_replayed: 0,
@@ -293,7 +308,6 @@ impl Report {
     }
 
     pub(super) fn add(&mut self, segment: SegmentReport) {
-        self.steps_replayed += segment.last_step - segment.first_step;
         self.reasons.extend(segment.reasons.iter().cloned());
         self.segments.push(segment);
     }

@@ -92,9 +92,9 @@ impl Selection {
 
 fn largest_per_epoch(q: u64, count: u64, proof: &IntegrityChecked<'_>) -> Vec<u64> {
     let mut order: Vec<u64> = (0..count).collect();
-    // Movements are finite; ties go to the earlier segment.
+    // Movements are finite; ties go to the earlier segment. Those that are not known come last.
     order.sort_by(|&a, &b| {
-        let moved = |index: u64| proof.movements()[index as usize];
+        let moved = |index: u64| proof.movements()[index as usize].unwrap_or(-1.0);
         moved(b).total_cmp(&moved(a)).then(a.cmp(&b))
     });
     let mut taken = std::collections::BTreeMap::<u64, u64>::new();

@@ -1,7 +1,7 @@
 //! What to train: from flags, a recipe, or a journal.
 
 use pol_core::journal::{Journal, JournalError};
-use pol_core::recipe::{Recipe, Value};
+use pol_core::recipe::{Numerics, Recipe, Value};
 use pol_core::records::Records;
 use pol_core::store::{FolderStore, StoreError};
 use pol_models::dataset::{Dataset, DatasetName, default_folder};
@@ -18,6 +18,7 @@ pub(super) struct Plan {
     pub(super) dataset: Dataset,
     pub(super) nonce: u64,
     pub(super) interval: u64,
+    pub(super) keep: u64,
     /// `digits-lenet5`, for the run's folder.
     pub(super) label: String,
 }
@@ -43,10 +44,11 @@ impl Plan {
         };
         Ok(Self {
             label: format!("{}-{}", recipe.data.name, recipe.model.name),
-            recipe,
+            keep: keep(args, file.keep, recipe.numerics)?,
             dataset,
             nonce: args.seed.unwrap_or(0),
             interval,
+            recipe,
         })
     }
 
@@ -68,9 +70,23 @@ impl Plan {
             dataset,
             nonce: args.seed.unwrap_or(terms.nonce),
             interval: args.interval.unwrap_or(terms.interval),
+            keep: keep(args, 1, terms.recipe.numerics)?,
             recipe: terms.recipe,
         }))
     }
+}
+
+/// How many checkpoints go to a kept state.
+fn keep(args: &TrainArgs, default: u64, numerics: Numerics) -> Result<u64, CliError> {
+    let keep = args.keep.unwrap_or(default);
+    if keep == 0 || (keep > 1 && !numerics.is_exact()) {
+        return Err(CliError::Usage(
+            "--keep is at least 1, and more only with exact numerics (--numerics exact): replays of \
+             stock kernels need the states"
+                .to_owned(),
+        ));
+    }
+    Ok(keep)
 }
 
 fn load(args: &TrainArgs, name: DatasetName) -> Result<Dataset, CliError> {
