@@ -3,6 +3,7 @@
 //! Images are `[batch, rows, columns, channels]`; weights of convolutions are
 //! `[out, in, kernel rows, kernel columns]` and of linear layers `[in, out]`, as Burn keeps them.
 
+mod buffers;
 pub mod conv;
 pub mod elementwise;
 pub mod linear;
@@ -10,3 +11,6 @@ pub mod loss;
 pub mod norm;
 pub mod pool;
 mod tree;
+
+#[cfg(feature = "burn")]
+pub(crate) use buffers::recycle;

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::buffers::any;
 use super::tree::tree_sum;
 use crate::profile::Profile;
 use crate::shape::{ConvShape, images_per_block};
@@ -32,7 +33,7 @@ pub fn forward(profile: Profile, x: &[f32], w: &[f32], shape: &ConvShape) -> Vec
             len: kernel_columns * channels,
         })
         .collect();
-    let mut y = vec![0.0; shape.output_len()];
+    let mut y = any(shape.output_len());
     let image = rows * columns * shape.channels_out;
     y.par_chunks_mut(image.max(1))
         .zip(x.par_chunks(frame.len().max(1)))
@@ -97,7 +98,7 @@ pub fn backward_input(profile: Profile, dy: &[f32], w: &[f32], shape: &ConvShape
             parts.push((part_row, part_column, weights, runs));
         }
     }
-    let mut dx = vec![0.0; shape.input_len()];
+    let mut dx = any(shape.input_len());
     let image = rows * columns * shape.channels_in;
     dx.par_chunks_mut(image.max(1))
         .zip(dy.par_chunks(frame.len().max(1)))

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::buffers::any;
 use crate::math::plus_product;
 use crate::profile::Profile;
 use crate::simd::vectorised;
@@ -34,7 +35,7 @@ pub fn add_bias(x: &[f32], bias: &[f32]) -> Vec<f32> {
 
 /// `a·ka + b·kb`: the first product is rounded, the second enters the sum.
 pub fn blend(profile: Profile, a: &[f32], ka: f32, b: &[f32], kb: f32) -> Vec<f32> {
-    let mut y = vec![0.0; a.len()];
+    let mut y = any(a.len());
     (y.par_chunks_mut(TASK))
         .zip(a.par_chunks(TASK).zip(b.par_chunks(TASK)))
         .for_each(|(y, (a, b))| match profile.fused() {
@@ -51,7 +52,7 @@ pub fn adam_step(m: &[f32], v: &[f32], correction: f32, epsilon: f32) -> Vec<f32
 }
 
 fn map2(a: &[f32], b: &[f32], part: fn(&mut [f32], &[f32], &[f32])) -> Vec<f32> {
-    let mut y = vec![0.0; a.len()];
+    let mut y = any(a.len());
     (y.par_chunks_mut(TASK))
         .zip(a.par_chunks(TASK).zip(b.par_chunks(TASK)))
         .for_each(|(y, (a, b))| part(y, a, b));

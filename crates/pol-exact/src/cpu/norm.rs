@@ -3,7 +3,8 @@
 
 use rayon::prelude::*;
 
-use super::tree::tree_sum;
+use super::buffers::any;
+use super::tree::{tree_sum, tree_sum_of};
 use crate::math::plus_product;
 use crate::profile::Profile;
 use crate::simd::{WIDTH, vectorised};
@@ -66,7 +67,7 @@ pub fn normalise(
 ) -> Vec<f32> {
     let channels = mean.len();
     let scale: Vec<_> = gamma.iter().zip(inverse).map(|(g, i)| g * i).collect();
-    let mut y = vec![0.0; x.len()];
+    let mut y = any(x.len());
     let task = whole_rows(channels);
     (y.par_chunks_mut(task).enumerate()).for_each(|(part, y)| {
         let part = part * task..part * task + y.len();
@@ -132,17 +133,39 @@ pub fn backward(
     } = options;
     let channels = saved.mean.len();
     let count = (dy.len() / channels.max(1)) as f32;
-    let sums = blocks(dy.len(), channels, block, |part| {
-        let mut sums = vec![0.0; 2 * channels];
-        let (beta, gamma) = sums.split_at_mut(channels);
+    // What passed the rectifier, written on the way to the sums.
+    let writes = saved.rectified.is_some() || with_shortcut;
+    let mut passed = any(if writes { dy.len() } else { 0 });
+    let task = block * channels.max(1);
+    let sums = |part: usize, passed: Option<&mut [f32]>| {
+        let part = part * task..dy.len().min((part + 1) * task);
         let rectified = saved.rectified.map(|y| &y[part.clone()]);
         let (dy, x) = (&dy[part.clone()], &saved.x[part]);
+        let dz = match passed {
+            None => dy,
+            Some(passed) => {
+                pass_rectified(passed, dy, rectified);
+                passed
+            }
+        };
+        let mut sums = vec![0.0; 2 * channels];
+        let (beta, gamma) = sums.split_at_mut(channels);
         match profile.fused() {
-            true => add_gradients_fused(dy, x, rectified, saved.mean, beta, gamma),
-            false => add_gradients(dy, x, rectified, saved.mean, beta, gamma),
+            true => add_gradients_fused(dz, x, saved.mean, beta, gamma),
+            false => add_gradients(dz, x, saved.mean, beta, gamma),
         }
         sums
-    });
+    };
+    let partials: Vec<_> = match writes {
+        true => (passed.par_chunks_mut(task).enumerate())
+            .map(|(part, passed)| sums(part, Some(passed)))
+            .collect(),
+        false => (0..dy.len().div_ceil(task))
+            .into_par_iter()
+            .map(|part| sums(part, None))
+            .collect(),
+    };
+    let sums = tree_sum_of(partials);
     let (beta, raw) = sums.split_at(channels);
     let gamma: Vec<_> = raw.iter().zip(saved.inverse).map(|(r, i)| r * i).collect();
     let scale: Vec<_> = (saved.gamma.iter().zip(saved.inverse))
@@ -158,37 +181,37 @@ pub fn backward(
             )
         }
     };
-
-    let mut dx = vec![0.0; dy.len()];
-    let mut shortcut = vec![0.0; if with_shortcut { dy.len() } else { 0 }];
-    let task = whole_rows(channels);
-    let each = |part: usize, dx: &mut [f32], shortcut: Option<&mut [f32]>| {
-        let part = part * task..part * task + dx.len();
-        let rectified = saved.rectified.map(|y| &y[part.clone()]);
-        let (dy, x) = (&dy[part.clone()], &saved.x[part]);
-        let with = Slopes {
-            mean: saved.mean,
-            scale: &scale,
-            mean_gradient: &mean_gradient,
-            slope: &slope,
-        };
-        match profile.fused() {
-            true => input_gradient_fused(dx, dy, x, rectified, with),
-            false => input_gradient(dx, dy, x, rectified, with),
-        }
-        if let Some(shortcut) = shortcut {
-            pass_rectified(shortcut, dy, rectified);
-        }
+    let with = Slopes {
+        mean: saved.mean,
+        scale: &scale,
+        mean_gradient: &mean_gradient,
+        slope: &slope,
     };
-    if with_shortcut {
-        let parts = dx.par_chunks_mut(task).zip(shortcut.par_chunks_mut(task));
-        (parts.enumerate()).for_each(|(part, (dx, shortcut))| each(part, dx, Some(shortcut)));
-    } else {
-        (dx.par_chunks_mut(task).enumerate()).for_each(|(part, dx)| each(part, dx, None));
-    }
+
+    let task = whole_rows(channels);
+    let (mut dx, shortcut) = match (writes, with_shortcut) {
+        (true, false) => (passed, None),
+        (_, true) => (any(dy.len()), Some(passed)),
+        (false, false) => (any(dy.len()), None),
+    };
+    let dz = match (&shortcut, writes) {
+        (Some(shortcut), _) => Some(shortcut.as_slice()),
+        (None, true) => None,
+        (None, false) => Some(dy),
+    };
+    (dx.par_chunks_mut(task).enumerate()).for_each(|(part, dx)| {
+        let part = part * task..part * task + dx.len();
+        if let Some(dz) = dz {
+            dx.copy_from_slice(&dz[part.clone()]);
+        }
+        match profile.fused() {
+            true => input_gradient_fused(dx, &saved.x[part], with),
+            false => input_gradient(dx, &saved.x[part], with),
+        }
+    });
     Gradients {
         x: dx,
-        shortcut: with_shortcut.then_some(shortcut),
+        shortcut,
         gamma,
         beta: beta.to_vec(),
     }
@@ -267,44 +290,50 @@ profiled! { FUSED, add_squares_fused, add_squares, (x: &[f32], mean: &[f32], sum
 }}
 
 profiled! { FUSED, add_gradients_fused, add_gradients, (
-    dy: &[f32],
+    dz: &[f32],
     x: &[f32],
-    rectified: Option<&[f32]>,
     mean: &[f32],
     beta: &mut [f32],
     gamma: &mut [f32],
 ) {
     let channels = mean.len();
-    // Without a rectifier every gradient passes: `dy` stands in for the output, and the test is
-    // skipped.
-    let (y, all) = (rectified.unwrap_or(dy), rectified.is_none());
     let whole = channels / WIDTH * WIDTH;
     for first in (0..whole).step_by(WIDTH) {
         let (mut beta_lanes, mut gamma_lanes) = ([0.0; WIDTH], [0.0; WIDTH]);
         let mut means = [0.0; WIDTH];
         means.copy_from_slice(&mean[first..][..WIDTH]);
-        for ((dy, x), y) in (dy.chunks_exact(channels).zip(x.chunks_exact(channels)))
-            .zip(y.chunks_exact(channels))
-        {
-            let (dy, x, y) = (&dy[first..][..WIDTH], &x[first..][..WIDTH], &y[first..][..WIDTH]);
+        for (dz, x) in dz.chunks_exact(channels).zip(x.chunks_exact(channels)) {
+            let (dz, x) = (&dz[first..][..WIDTH], &x[first..][..WIDTH]);
             for lane in 0..WIDTH {
-                let passed = if all || y[lane] > 0.0 { dy[lane] } else { 0.0 };
-                beta_lanes[lane] += passed;
+                beta_lanes[lane] += dz[lane];
                 gamma_lanes[lane] =
-                    plus_product::<FUSED>(gamma_lanes[lane], passed, x[lane] - means[lane]);
+                    plus_product::<FUSED>(gamma_lanes[lane], dz[lane], x[lane] - means[lane]);
             }
         }
         beta[first..][..WIDTH].copy_from_slice(&beta_lanes);
         gamma[first..][..WIDTH].copy_from_slice(&gamma_lanes);
     }
     for c in whole..channels {
-        for at in (c..dy.len()).step_by(channels) {
-            let passed = if all || y[at] > 0.0 { dy[at] } else { 0.0 };
-            beta[c] += passed;
-            gamma[c] = plus_product::<FUSED>(gamma[c], passed, x[at] - mean[c]);
+        for at in (c..dz.len()).step_by(channels) {
+            beta[c] += dz[at];
+            gamma[c] = plus_product::<FUSED>(gamma[c], dz[at], x[at] - mean[c]);
         }
     }
 }}
+
+/// Channels in steps that a loop over rows takes: a whole group of lanes, so that the compiler knows
+/// the length of the inner loop, or one.
+macro_rules! rows {
+    ($channels:expr, |$c:ident, $lanes:ident| $body:block) => {
+        if $channels % WIDTH == 0 {
+            const $lanes: usize = WIDTH;
+            for $c in (0..$channels).step_by(WIDTH) $body
+        } else {
+            const $lanes: usize = 1;
+            for $c in 0..$channels $body
+        }
+    };
+}
 
 profiled! { FUSED, normalise_rows_fused, normalise_rows, (
     y: &mut [f32],
@@ -321,13 +350,15 @@ profiled! { FUSED, normalise_rows_fused, normalise_rows, (
     let rows = (y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)))
         .zip(added.chunks_exact(channels));
     for ((y, x), added) in rows {
-        for c in 0..channels {
-            let mut value = plus_product::<FUSED>(beta[c], x[c] - mean[c], scale[c]);
-            if adds {
-                value += added[c];
+        rows!(channels, |c, LANES| {
+            let (y, x, added) = (&mut y[c..][..LANES], &x[c..][..LANES], &added[c..][..LANES]);
+            let (mean, scale, beta) = (&mean[c..][..LANES], &scale[c..][..LANES], &beta[c..][..LANES]);
+            for l in 0..LANES {
+                let value = plus_product::<FUSED>(beta[l], x[l] - mean[l], scale[l]);
+                let value = if adds { value + added[l] } else { value };
+                y[l] = if rectified && !(value > 0.0) { 0.0 } else { value };
             }
-            y[c] = if rectified && !(value > 0.0) { 0.0 } else { value };
-        }
+        });
     }
 }}
 
@@ -340,23 +371,23 @@ struct Slopes<'a> {
 }
 
 profiled! { FUSED, input_gradient_fused, input_gradient, (
-    dx: &mut [f32],
-    dy: &[f32],
+    dz: &mut [f32],
     x: &[f32],
-    rectified: Option<&[f32]>,
     with: Slopes<'_>,
 ) {
     let channels = with.mean.len();
-    let (y, all) = (rectified.unwrap_or(dy), rectified.is_none());
-    let rows = (dx.chunks_exact_mut(channels).zip(dy.chunks_exact(channels)))
-        .zip(x.chunks_exact(channels).zip(y.chunks_exact(channels)));
-    for ((dx, dy), (x, y)) in rows {
-        for c in 0..channels {
-            let passed = if all || y[c] > 0.0 { dy[c] } else { 0.0 };
-            let centred = x[c] - with.mean[c];
-            let rest = passed - with.mean_gradient[c];
-            dx[c] = with.scale[c] * plus_product::<FUSED>(rest, -centred, with.slope[c]);
-        }
+    for (dz, x) in dz.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+        rows!(channels, |c, LANES| {
+            let (dz, x) = (&mut dz[c..][..LANES], &x[c..][..LANES]);
+            let (mean, scale) = (&with.mean[c..][..LANES], &with.scale[c..][..LANES]);
+            let mean_gradient = &with.mean_gradient[c..][..LANES];
+            let slope = &with.slope[c..][..LANES];
+            for l in 0..LANES {
+                let rest = dz[l] - mean_gradient[l];
+                let centred = x[l] - mean[l];
+                dz[l] = scale[l] * plus_product::<FUSED>(rest, -centred, slope[l]);
+            }
+        });
     }
 }}
 

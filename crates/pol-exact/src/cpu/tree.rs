@@ -1,6 +1,8 @@
 //! Long sums as a binary tree over blocks (NUMERICS.md, "Sums").
 
 
+use std::sync::{Mutex, PoisonError};
+
 use crate::simd::vectorised;
 
 vectorised! {
@@ -17,6 +19,19 @@ vectorised! {
 /// rest.
 pub fn tree_sum(blocks: usize, block: &(impl Fn(usize) -> Vec<f32> + Sync)) -> Vec<f32> {
     subtree(0, blocks.max(1), block)
+}
+
+/// As [`tree_sum`], of blocks that are there already.
+pub fn tree_sum_of(blocks: Vec<Vec<f32>>) -> Vec<f32> {
+    let blocks: Vec<_> = blocks.into_iter().map(Mutex::new).collect();
+    let take = |index: usize| {
+        let mut block = blocks[index].lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *block)
+    };
+    match blocks.is_empty() {
+        true => Vec::new(),
+        false => tree_sum(blocks.len(), &take),
+    }
 }
 
 fn subtree(first: usize, count: usize, block: &(impl Fn(usize) -> Vec<f32> + Sync)) -> Vec<f32> {

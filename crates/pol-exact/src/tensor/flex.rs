@@ -8,7 +8,7 @@ use burn_flex::FlexTensor;
 
 use super::backend::{Kernels, NormGradients, NormOptions, forward_only};
 use crate::cpu::norm::{self, Saved};
-use crate::cpu::{conv, elementwise, linear, loss, pool};
+use crate::cpu::{conv, elementwise, linear, loss, pool, recycle};
 use crate::profile::Profile;
 use crate::shape::{ConvShape, PoolShape, ShortcutShape, rows_per_block};
 
@@ -27,6 +27,19 @@ impl Values {
 
     fn get(&self) -> &[f32] {
         self.0.as_slice().unwrap_or(&[])
+    }
+}
+
+impl Drop for Values {
+    /// What nobody else holds is used again.
+    fn drop(&mut self) {
+        let gone = FlexTensor::from_data(TensorData::new(Vec::<f32>::new(), [0]));
+        let tensor = std::mem::replace(&mut self.0, gone);
+        if tensor.is_unique() && tensor.as_slice::<f32>().is_some() {
+            if let Ok(values) = tensor.into_data().try_into_vec::<f32>() {
+                recycle(values);
+            }
+        }
     }
 }
 

@@ -1,0 +1,188 @@
+//! Times training steps, as `benches/step_ratio.py` wants them: one JSON object on stdout, with the
+//! keys of the PyTorch program that it is compared with.
+//!
+//! `cargo run --example step_time -- --model resnet20 --numerics exact --threads 1`
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::tensor::Device;
+use cpu_time::ProcessTime;
+use pol_core::learner::Batch;
+use pol_core::manifest::Terms;
+use pol_core::random::Seed;
+use pol_core::recipe::Recipe;
+use pol_core::recorder::Recorder;
+use pol_core::records::{DataCommitment, Record, Records};
+use pol_core::schedule::{BatchSource, Schedule};
+use pol_core::store::FolderStore;
+use pol_models::dataset::DatasetName;
+use pol_models::image_learner;
+use pol_models::recipe_file::{Named, RecipeFile};
+use serde_json::json;
+
+/// Noise in the layout of CIFAR-10: what is timed does not depend on the pixels.
+struct Noise {
+    records: Vec<Vec<u8>>,
+}
+
+impl Noise {
+    fn new(count: u64) -> Self {
+        let seed = Seed::derive(&pol_core::digest::tagged("noise", &[]), &pol_core::digest::tagged("noise", &[]), &[], 0);
+        let mut stream = seed.stream(pol_core::random::Purpose::Audit);
+        let record = |index: u64| {
+            let mut bytes = vec![(index % 10) as u8];
+            bytes.extend((0..3072).map(|_| stream.below(256) as u8));
+            bytes
+        };
+        Self {
+            records: (0..count).map(record).collect(),
+        }
+    }
+}
+
+impl Records for Noise {
+    fn len(&self) -> u64 {
+        self.records.len() as u64
+    }
+
+    fn record(&self, index: u64) -> Option<Record<'_>> {
+        let bytes = self.records.get(usize::try_from(index).ok()?)?;
+        Some(Record {
+            label: u64::from(bytes[0]) as _,
+            bytes,
+        })
+    }
+}
+
+struct Options {
+    model: String,
+    numerics: String,
+    threads: usize,
+    steps: u64,
+    warmup: u64,
+    batch: u64,
+    /// Record a digest every step, and a state every so many.
+    keep: Option<u64>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = options()?;
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(options.threads)
+        .build_global()?;
+    let records = Noise::new(4096);
+    let recipe = recipe(&options)?;
+    let mut learner = image_learner(&recipe, &Device::flex())?;
+
+    let data = DataCommitment::of(&records);
+    let terms = Terms::new(recipe.clone(), data, 0, BatchSource::Derived, 1);
+    learner.initialise(&terms.seed)?;
+    let mut schedule = Schedule::new(terms.seed, records.len(), recipe.batch_size)?;
+    let folder = std::env::temp_dir().join(format!("pol-step-time-{}", std::process::id()));
+    let mut recorder = match options.keep {
+        None => None,
+        Some(keep) => {
+            let store = Arc::new(FolderStore::new(&folder));
+            let mut recorder = Recorder::start(store, terms.clone())?.keep(keep)?;
+            recorder.record(0, || learner.capture())?;
+            Some(recorder)
+        }
+    };
+    let (mut wall, mut cpu) = (Vec::new(), Vec::new());
+    let mut timed = None;
+    for step in 0..recipe.steps {
+        if step == options.warmup {
+            timed = Some((Instant::now(), ProcessTime::now()));
+        }
+        let (started, started_cpu) = (Instant::now(), ProcessTime::now());
+        let plan = schedule.batch(step);
+        learner.step(&Batch::new(&plan, &records, &terms.seed)?)?;
+        learner.last_loss();
+        if let Some(recorder) = &mut recorder {
+            recorder.record(step + 1, || learner.capture())?;
+        }
+        if step >= options.warmup {
+            wall.push(started.elapsed().as_secs_f64());
+            cpu.push(started_cpu.elapsed().as_secs_f64());
+        }
+    }
+    if let Some(recorder) = recorder.take() {
+        recorder.stop()?;
+    }
+    let (all_wall, all_cpu) = timed.map_or((0.0, 0.0), |(wall, cpu)| {
+        (wall.elapsed().as_secs_f64(), cpu.elapsed().as_secs_f64())
+    });
+    if options.keep.is_some() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    let steps = wall.len() as f64;
+    let line = json!({
+        "model": options.model,
+        "numerics": recipe.numerics.to_string(),
+        "isa": pol_exact::simd::Isa::chosen()?.to_string(),
+        "threads": options.threads,
+        "batch": options.batch,
+        "steps": steps,
+        "keep": options.keep,
+        "median_step_s": median(&mut wall),
+        "median_step_cpu_s": median(&mut cpu),
+        "loop_s": all_wall,
+        "loop_cpu_s": all_cpu,
+        "loop_cpu_s_per_step": all_cpu / steps,
+        "peak_rss_mib": peak_rss_mib(),
+    });
+    println!("{line}");
+    Ok(())
+}
+
+fn options() -> Result<Options, Box<dyn Error>> {
+    let mut options = Options {
+        model: "resnet20".to_owned(),
+        numerics: "exact".to_owned(),
+        threads: 1,
+        steps: 10,
+        warmup: 2,
+        batch: 128,
+        keep: None,
+    };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(option) = arguments.next() {
+        let value = arguments.next().ok_or("an option lacks its value")?;
+        match option.as_str() {
+            "--model" => options.model = value,
+            "--numerics" => options.numerics = value,
+            "--threads" => options.threads = value.parse()?,
+            "--steps" => options.steps = value.parse()?,
+            "--warmup" => options.warmup = value.parse()?,
+            "--batch" => options.batch = value.parse()?,
+            "--keep" => options.keep = Some(value.parse()?),
+            _ => return Err(format!("there is no option {option}").into()),
+        }
+    }
+    Ok(options)
+}
+
+fn recipe(options: &Options) -> Result<Recipe, Box<dyn Error>> {
+    let mut file = RecipeFile::shipped("cifar10-resnet20").ok_or("the recipe is shipped")?;
+    file.model = Named::new(if options.model == "lenet" { "lenet5" } else { &options.model });
+    file.data = Named::new(DatasetName::Cifar10.name());
+    file.batch_size = options.batch;
+    (file.epochs, file.steps) = (None, Some(options.warmup + options.steps));
+    file.numerics = options.numerics.clone().try_into()?;
+    Ok(file.resolve(4096)?)
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Where the system tells it.
+fn peak_rss_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024.0)
+}
