@@ -6,11 +6,13 @@
 mod buffers;
 pub mod conv;
 pub mod elementwise;
+mod frame;
 pub mod linear;
 pub mod loss;
 pub mod norm;
 pub mod pool;
 mod tree;
+mod winograd;
 
 #[cfg(feature = "burn")]
 pub(crate) use buffers::recycle;

@@ -53,6 +53,40 @@ impl ConvShape {
         }
     }
 
+    /// Whether it is computed by Winograd's minimal filtering (NUMERICS.md, "Convolution"): a 3×3
+    /// kernel without stride, and at least 16 channels on both sides.
+    pub const fn is_winograd(&self) -> bool {
+        self.kernel[0] == 3
+            && self.kernel[1] == 3
+            && self.stride[0] == 1
+            && self.stride[1] == 1
+            && self.channels_in >= 16
+            && self.channels_out >= 16
+    }
+
+    /// Rows and columns of 2×2 tiles that cover the output.
+    pub const fn tiles(&self) -> [usize; 2] {
+        let [rows, columns] = self.output();
+        [rows.div_ceil(2), columns.div_ceil(2)]
+    }
+
+    /// The convolution that gives the gradient of the input, for a stride of one: from the output's
+    /// gradient, with the kernel turned around.
+    pub const fn transposed(&self) -> Self {
+        Self {
+            batch: self.batch,
+            channels_in: self.channels_out,
+            input: self.output(),
+            channels_out: self.channels_in,
+            kernel: self.kernel,
+            stride: [1, 1],
+            padding: [
+                self.kernel[0] - 1 - self.padding[0],
+                self.kernel[1] - 1 - self.padding[1],
+            ],
+        }
+    }
+
     /// Rows and columns of the output.
     pub const fn output(&self) -> [usize; 2] {
         [self.output_size(0), self.output_size(1)]

@@ -5,12 +5,14 @@
 //! another lane, and no output is split between kernels, so the bits of a result depend neither on
 //! the instruction set nor on how outputs are grouped into tiles (NUMERICS.md, "Sums").
 //!
-//! Soundness rests on two things. A kernel is reached only through [`convolve`] and
-//! [`accumulate_outer`], which check every address that the kernel can form against the slices it is
+//! Soundness rests on two things. A kernel is reached only through [`convolve`],
+//! [`accumulate_outer`] and [`transform`], which check every address that the kernel can form against the slices it is
 //! given, before the first is formed. And a kernel compiled for an instruction set is called only
 //! with the [`Isa`] that stands for it, which can be obtained only on a processor that has it.
 #![allow(unsafe_code)]
 
+mod aligned;
+mod butterfly;
 mod isa;
 mod lanes;
 #[cfg(target_arch = "aarch64")]
@@ -21,6 +23,8 @@ mod tile;
 mod x86;
 
 pub use isa::{Isa, UnknownIsa};
+pub(crate) use aligned::Aligned;
+pub(crate) use butterfly::{Layout, Transform, transform};
 pub(crate) use tile::{Convolution, Outer, Run, accumulate_outer, convolve};
 
 /// Lanes of a virtual vector. Channels are grouped by it in packed weights.

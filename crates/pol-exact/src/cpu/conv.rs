@@ -3,13 +3,18 @@
 use rayon::prelude::*;
 
 use super::buffers::any;
+use super::frame::Frame;
 use super::tree::tree_sum;
+use super::winograd;
 use crate::profile::Profile;
 use crate::shape::{ConvShape, images_per_block};
-use crate::simd::{Convolution, Isa, Outer, Run, WIDTH, accumulate_outer, convolve};
+use crate::simd::{Aligned, Convolution, Isa, Outer, Run, WIDTH, accumulate_outer, convolve};
 
 /// The output, without bias: `y[n, r, c, o] = Σ over kernel row, kernel column, input channel`.
 pub fn forward(profile: Profile, x: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
+    if shape.is_winograd() {
+        return winograd::forward(profile, x, w, shape);
+    }
     let isa = Isa::current();
     let [rows, columns] = shape.output();
     let [kernel_rows, kernel_columns] = shape.kernel;
@@ -46,6 +51,7 @@ pub fn forward(profile: Profile, x: &[f32], w: &[f32], shape: &ConvShape) -> Vec
                     column_step: shape.stride[1] * channels,
                     runs: &runs,
                     weights: &weights,
+                    weights_step: 0,
                     depth: shape.depth(),
                     rows,
                     columns,
@@ -62,6 +68,9 @@ pub fn forward(profile: Profile, x: &[f32], w: &[f32], shape: &ConvShape) -> Vec
 /// The gradient of the input: `Σ over kernel row, kernel column (both from the last), output
 /// channel`.
 pub fn backward_input(profile: Profile, dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
+    if shape.is_winograd() {
+        return winograd::backward_input(profile, dy, w, shape);
+    }
     let isa = Isa::current();
     let [rows, columns] = shape.input;
     let [out_rows, out_columns] = shape.output();
@@ -113,6 +122,7 @@ pub fn backward_input(profile: Profile, dy: &[f32], w: &[f32], shape: &ConvShape
                         column_step: channels,
                         runs,
                         weights,
+                        weights_step: 0,
                         depth: runs.iter().map(|run| run.len).sum(),
                         rows: part_row.count,
                         columns: part_column.count,
@@ -134,6 +144,9 @@ pub fn backward_input(profile: Profile, dy: &[f32], w: &[f32], shape: &ConvShape
 /// The gradient of the weights: over pixels in ascending order within a block of whole images,
 /// blocks as a tree.
 pub fn backward_weight(profile: Profile, x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
+    if shape.is_winograd() {
+        return winograd::backward_weight(profile, x, dy, shape);
+    }
     let isa = Isa::current();
     let [rows, columns] = shape.output();
     let [kernel_rows, kernel_columns] = shape.kernel;
@@ -192,9 +205,9 @@ pub fn backward_weight(profile: Profile, x: &[f32], dy: &[f32], shape: &ConvShap
 }
 
 /// `[⌈channels / 16⌉, depth, 16]`, zero where there is no channel.
-fn pack(depth: usize, channels: usize, weight: impl Fn(usize, usize) -> f32) -> Vec<f32> {
+fn pack(depth: usize, channels: usize, weight: impl Fn(usize, usize) -> f32) -> Aligned {
     let groups = channels.div_ceil(WIDTH);
-    let mut packed = vec![0.0; groups * depth * WIDTH];
+    let mut packed = Aligned::zeros(groups * depth * WIDTH);
     for channel in 0..channels {
         let (group, lane) = (channel / WIDTH, channel % WIDTH);
         for k in 0..depth {
@@ -202,49 +215,6 @@ fn pack(depth: usize, channels: usize, weight: impl Fn(usize, usize) -> f32) -> 
         }
     }
     packed
-}
-
-/// An image in a frame of zeros.
-struct Frame {
-    rows: usize,
-    columns: usize,
-    channels: usize,
-    before: [usize; 2],
-    after: [usize; 2],
-}
-
-impl Frame {
-    const fn len(&self) -> usize {
-        self.rows * self.columns * self.channels
-    }
-
-    const fn padded_columns(&self) -> usize {
-        self.before[1] + self.columns + self.after[1]
-    }
-
-    fn scratch(&self) -> Vec<f32> {
-        match self.before == [0, 0] && self.after == [0, 0] {
-            true => Vec::new(),
-            false => {
-                let rows = self.before[0] + self.rows + self.after[0];
-                vec![0.0; rows * self.padded_columns() * self.channels]
-            }
-        }
-    }
-
-    /// The image in its frame; `scratch` is [`Frame::scratch`], or what an earlier call left.
-    fn pad<'a>(&self, image: &'a [f32], scratch: &'a mut [f32]) -> &'a [f32] {
-        if scratch.is_empty() {
-            return image;
-        }
-        let row = self.columns * self.channels;
-        let padded_row = self.padded_columns() * self.channels;
-        for r in 0..self.rows {
-            let to = (self.before[0] + r) * padded_row + self.before[1] * self.channels;
-            scratch[to..to + row].copy_from_slice(&image[r * row..(r + 1) * row]);
-        }
-        scratch
-    }
 }
 
 /// How inputs along one dimension see outputs, for the gradient of the input.

@@ -91,6 +91,7 @@ fn product(profile: Profile, x: &[f32], weights: &[f32], depth: usize, outputs: 
                 column_step: depth,
                 runs: &runs,
                 weights,
+                weights_step: 0,
                 depth,
                 rows: 1,
                 columns: y.len() / outputs,

@@ -8,7 +8,7 @@ use crate::tensor::{Exact, Normalisation};
 type Case = fn(Exact, &Device) -> Vec<Vec<f32>>;
 
 /// The operators in the order of `digests.rs`.
-pub(super) const ALL: [(&str, Case); 16] = [
+pub(super) const ALL: [(&str, Case); 17] = [
     ("transfer", transfer),
     ("add", add),
     ("multiply", multiply),
@@ -16,6 +16,7 @@ pub(super) const ALL: [(&str, Case); 16] = [
     ("relu", relu),
     ("linear", linear),
     ("conv2d", conv2d),
+    ("conv2d_winograd", conv2d_winograd),
     ("add_bias", add_bias),
     ("statistics", statistics),
     ("batch_norm", batch_norm),
@@ -117,19 +118,35 @@ fn linear(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
 }
 
 fn conv2d(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
-    // Input, weights, stride, padding: odd sizes, channels on both sides of 16.
+    // Odd sizes, channels on both sides of 16.
     let shapes = [
         ([2, 9, 7, 3], [17, 3, 3, 3], [1, 1], [1, 1]),
         ([3, 8, 8, 16], [16, 16, 3, 3], [2, 2], [1, 1]),
         ([2, 6, 9, 5], [4, 5, 5, 5], [1, 1], [0, 2]),
         ([2, 5, 5, 6], [7, 6, 1, 1], [2, 2], [0, 0]),
     ];
+    convolutions(exact, device, &shapes)
+}
+
+/// 3×3 without stride and from 16 channels on: minimal filtering.
+fn conv2d_winograd(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+    let shapes = [
+        ([3, 8, 8, 16], [16, 16, 3, 3], [1, 1], [1, 1]),
+        ([2, 7, 5, 17], [19, 17, 3, 3], [1, 1], [1, 0]),
+    ];
+    convolutions(exact, device, &shapes)
+}
+
+/// Input, weights, stride and padding of a convolution.
+type Shapes = ([usize; 4], [usize; 4], [usize; 2], [usize; 2]);
+
+fn convolutions(exact: Exact, device: &Device, shapes: &[Shapes]) -> Vec<Vec<f32>> {
     for_all(|kind| {
-        let each = |(x, w, stride, padding)| {
+        let each = |&(x, w, stride, padding): &Shapes| {
             let operands = [tensor(kind, 1, x, device), tensor(kind, 2, w, device)];
             differentiated(operands, kind, |[x, w]| exact.conv2d(x, w, None, stride, padding))
         };
-        shapes.into_iter().flat_map(each).collect()
+        shapes.iter().flat_map(each).collect()
     })
 }
 

@@ -2,14 +2,14 @@
 
 use crate::profile::Profile;
 
-pub(super) fn of(profile: Profile) -> &'static [[u8; 32]; 16] {
+pub(super) fn of(profile: Profile) -> &'static [[u8; 32]; 17] {
     match profile {
         Profile::UnfusedV1 => &UNFUSED_V1,
         Profile::FmaV1 => &FMA_V1,
     }
 }
 
-const UNFUSED_V1: [[u8; 32]; 16] = [
+const UNFUSED_V1: [[u8; 32]; 17] = [
     hex("840ea924e4a3ecb0b867b275e1051e4fd652f9699139da02f4f6517539eec1e8"), // transfer
     hex("1e5b454ce3d698d72e75ced611c34ab52ed29f13fc20ffbcb722303c3915b69e"), // add
     hex("338d68b90e25fe02015c0f40863a74138c94a12c34ed3fb39c8fb9c31489afad"), // multiply
@@ -17,6 +17,7 @@ const UNFUSED_V1: [[u8; 32]; 16] = [
     hex("ed3848978ede0a4663bed8ba7a49bbe88b1746da0352133288156f82dae0ed67"), // relu
     hex("bebeb81a4566247569d3f06e0167b88332016d02652d04f63bd765b28fd9ed96"), // linear
     hex("4a5cdd98c18b6d653e0324cfdd59247d8e9b597c3b4ef665208168d5f5930683"), // conv2d
+    hex("a9cb128d6172eaa4d55e812958e4722461f293a6f292f0f4f3ef4889796b8f0d"), // conv2d_winograd
     hex("445af59749a5bb2319d7dd9e151f92cce254be36b2ffb98de48da9356434eb6e"), // add_bias
     hex("3a55d99c26577ea756870be964df67c28789531692c516334b3dd3bffd20f5fc"), // statistics
     hex("5d49f2d03d1e71c744b43132b8738eb3b15634f29c69146e885fdac00722daf5"), // batch_norm
@@ -28,7 +29,7 @@ const UNFUSED_V1: [[u8; 32]; 16] = [
     hex("6b55594ce1553ed7ab01cab124888d3e287e7192c4512089ecf108c0fb51a183"), // adam_step
 ];
 
-const FMA_V1: [[u8; 32]; 16] = [
+const FMA_V1: [[u8; 32]; 17] = [
     hex("840ea924e4a3ecb0b867b275e1051e4fd652f9699139da02f4f6517539eec1e8"), // transfer
     hex("1e5b454ce3d698d72e75ced611c34ab52ed29f13fc20ffbcb722303c3915b69e"), // add
     hex("338d68b90e25fe02015c0f40863a74138c94a12c34ed3fb39c8fb9c31489afad"), // multiply
@@ -36,6 +37,7 @@ const FMA_V1: [[u8; 32]; 16] = [
     hex("ed3848978ede0a4663bed8ba7a49bbe88b1746da0352133288156f82dae0ed67"), // relu
     hex("999f0f5619efcfa04eabcb00f40c262b869631d528123bf6dab2eb8cd340256a"), // linear
     hex("23a52273ef42e2935b809ffe1eaaa582075ba47470ae15441d534e857fc225e9"), // conv2d
+    hex("19e94db0fe77f928712394bd8c19fd8561483e5546c872601c3ffef941208c49"), // conv2d_winograd
     hex("445af59749a5bb2319d7dd9e151f92cce254be36b2ffb98de48da9356434eb6e"), // add_bias
     hex("6929b3de87d3f52982f4acd4d2512a9f872eef0ce35a85db165da87ae019fdc1"), // statistics
     hex("b81f881c58b7da438db820d970767f991a35a543d87e6e9875efb982116ef105"), // batch_norm

@@ -23,4 +23,13 @@ pub(super) trait Lanes: Copy {
 
     /// `a·b + self`: two roundings, or one if `FUSED`.
     unsafe fn plus_product<const FUSED: bool>(self, a: Self, b: Self) -> Self;
+
+    /// `self + b`.
+    unsafe fn plus(self, b: Self) -> Self;
+
+    /// `self − b`.
+    unsafe fn minus(self, b: Self) -> Self;
+
+    /// `−self`: the sign turned.
+    unsafe fn negative(self) -> Self;
 }

@@ -48,4 +48,22 @@ impl Lanes for Neon {
             }
         }))
     }
+
+    #[inline(always)]
+    unsafe fn plus(self, b: Self) -> Self {
+        // SAFETY: as above.
+        Self([0, 1, 2, 3].map(|i| unsafe { vaddq_f32(self.0[i], b.0[i]) }))
+    }
+
+    #[inline(always)]
+    unsafe fn minus(self, b: Self) -> Self {
+        // SAFETY: as above.
+        Self([0, 1, 2, 3].map(|i| unsafe { vsubq_f32(self.0[i], b.0[i]) }))
+    }
+
+    #[inline(always)]
+    unsafe fn negative(self) -> Self {
+        // SAFETY: as above.
+        Self(self.0.map(|part| unsafe { vnegq_f32(part) }))
+    }
 }

@@ -39,4 +39,23 @@ impl Lanes for Portable {
         }
         Self(sum)
     }
+
+    #[inline(always)]
+    unsafe fn plus(self, b: Self) -> Self {
+        let mut sum = self.0;
+        sum.iter_mut().zip(b.0).for_each(|(sum, b)| *sum += b);
+        Self(sum)
+    }
+
+    #[inline(always)]
+    unsafe fn minus(self, b: Self) -> Self {
+        let mut difference = self.0;
+        difference.iter_mut().zip(b.0).for_each(|(sum, b)| *sum -= b);
+        Self(difference)
+    }
+
+    #[inline(always)]
+    unsafe fn negative(self) -> Self {
+        Self(self.0.map(|value| -value))
+    }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Convolution<'a> {
     pub(crate) runs: &'a [Run],
     /// `[⌈channels / 16⌉, depth, 16]`, the last group filled up with anything finite.
     pub(crate) weights: &'a [f32],
+    /// From the weights of one row of pixels to those of the next; 0 if all have the same.
+    pub(crate) weights_step: usize,
     pub(crate) depth: usize,
     pub(crate) rows: usize,
     pub(crate) columns: usize,
@@ -65,7 +67,8 @@ pub(crate) fn convolve(isa: Isa, fused: bool, job: &Convolution<'_>, out: &mut [
         return;
     }
     let groups = job.channels.div_ceil(WIDTH);
-    assert!(job.weights.len() >= groups * job.depth * WIDTH, "weights");
+    let last_weights = (job.rows - 1) * job.weights_step;
+    assert!(job.weights.len() >= last_weights + groups * job.depth * WIDTH, "weights");
     let last_pixel = (job.rows - 1) * job.row_step + (job.columns - 1) * job.column_step;
     for run in job.runs {
         assert!(run.weight + run.len <= job.depth, "rows of weights");
@@ -189,7 +192,8 @@ unsafe fn tile<
     unsafe {
         let mut sums = [[L::zero(); V]; P];
         let x = job.x.as_ptr().add(row * job.row_step + column * step);
-        let w = job.weights.as_ptr().add(group * job.depth * WIDTH);
+        let first = row * job.weights_step + group * job.depth * WIDTH;
+        let w = job.weights.as_ptr().add(first);
         for run in job.runs {
             let mut x = x.add(run.input);
             let mut w = w.add(run.weight * WIDTH);

@@ -46,6 +46,27 @@ impl Lanes for Avx512 {
             }
         })
     }
+
+    #[inline(always)]
+    unsafe fn plus(self, b: Self) -> Self {
+        // SAFETY: the caller vouches for AVX-512F.
+        Self(unsafe { _mm512_add_ps(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn minus(self, b: Self) -> Self {
+        // SAFETY: the caller vouches for AVX-512F.
+        Self(unsafe { _mm512_sub_ps(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn negative(self) -> Self {
+        // SAFETY: the caller vouches for AVX-512F.
+        Self(unsafe {
+            let sign = _mm512_set1_epi32(i32::MIN);
+            _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(self.0), sign))
+        })
+    }
 }
 
 /// Two registers of AVX2 with FMA.
@@ -93,5 +114,23 @@ impl Lanes for Avx2 {
             }
         };
         Self([half(0), half(1)])
+    }
+
+    #[inline(always)]
+    unsafe fn plus(self, b: Self) -> Self {
+        // SAFETY: the caller vouches for AVX2.
+        Self([0, 1].map(|i| unsafe { _mm256_add_ps(self.0[i], b.0[i]) }))
+    }
+
+    #[inline(always)]
+    unsafe fn minus(self, b: Self) -> Self {
+        // SAFETY: the caller vouches for AVX2.
+        Self([0, 1].map(|i| unsafe { _mm256_sub_ps(self.0[i], b.0[i]) }))
+    }
+
+    #[inline(always)]
+    unsafe fn negative(self) -> Self {
+        // SAFETY: the caller vouches for AVX2.
+        Self([0, 1].map(|i| unsafe { _mm256_xor_ps(self.0[i], _mm256_set1_ps(-0.0)) }))
     }
 }

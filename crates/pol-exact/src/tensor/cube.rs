@@ -9,6 +9,7 @@ mod loss;
 mod norm;
 mod pool;
 mod sums;
+mod winograd;
 
 use burn::backend::tensor::FloatTensor;
 use burn_cubecl::CubeBackend;
@@ -21,15 +22,24 @@ forward_only!(CubeBackend);
 
 impl Kernels for CubeBackend {
     fn conv2d_forward(x: FloatTensor<Self>, w: FloatTensor<Self>, shape: ConvShape, profile: Profile) -> FloatTensor<Self> {
-        conv::forward(x, w, shape, profile)
+        match shape.is_winograd() {
+            true => winograd::forward(x, w, shape, profile),
+            false => conv::forward(x, w, shape, profile),
+        }
     }
 
     fn conv2d_input(dy: FloatTensor<Self>, w: FloatTensor<Self>, shape: ConvShape, profile: Profile) -> FloatTensor<Self> {
-        conv::backward_input(dy, w, shape, profile)
+        match shape.is_winograd() {
+            true => winograd::backward_input(dy, w, shape, profile),
+            false => conv::backward_input(dy, w, shape, profile),
+        }
     }
 
     fn conv2d_weight(x: FloatTensor<Self>, dy: FloatTensor<Self>, shape: ConvShape, profile: Profile) -> FloatTensor<Self> {
-        conv::backward_weight(x, dy, shape, profile)
+        match shape.is_winograd() {
+            true => winograd::backward_weight(x, dy, shape, profile),
+            false => conv::backward_weight(x, dy, shape, profile),
+        }
     }
 
     fn linear_forward(x: FloatTensor<Self>, w: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
