@@ -260,6 +260,3 @@ impl Axis {
         Self { before, after, parts }
     }
 }
-
-#[cfg(test)]
-mod tests;

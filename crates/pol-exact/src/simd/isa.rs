@@ -3,10 +3,14 @@
 use std::fmt::{self, Display};
 use std::str::FromStr;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// An instruction set that this processor has. All give the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Isa(pub(crate) Set);
+
+/// One more than the index in [`Isa::present`]; 0 for none.
+static FORCED: AtomicUsize = AtomicUsize::new(0);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Set {
@@ -68,9 +72,21 @@ impl Isa {
             .clone()
     }
 
-    /// As [`Isa::chosen`]; the widest where that fails.
+    /// Makes the kernels of this process use this one from now on: for tests and measurements.
+    pub fn make_current(self) {
+        let present = Self::present();
+        let index = present.iter().position(|isa| *isa == self);
+        FORCED.store(index.map_or(0, |index| index + 1), Ordering::Relaxed);
+    }
+
+    /// What [`Isa::make_current`] set, else as [`Isa::chosen`], else the widest.
     pub(crate) fn current() -> Self {
-        Self::chosen().unwrap_or_else(|_| Self::widest())
+        static KEPT: OnceLock<Vec<Isa>> = OnceLock::new();
+        let present = KEPT.get_or_init(Self::present);
+        match FORCED.load(Ordering::Relaxed) {
+            0 => Self::chosen().unwrap_or(present[0]),
+            index => present.get(index - 1).copied().unwrap_or(present[0]),
+        }
     }
 
     fn widest() -> Self {
