@@ -8,10 +8,15 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData};
 use pol_core::digest::Digest;
+use pol_core::learner::Batch;
+use pol_core::manifest::Terms;
 use pol_core::recipe::{Component, Decay, LearningRate, Numerics, Optimizer, Profile, Recipe};
+use pol_core::records::{DataCommitment, Records};
+use pol_core::schedule::{BatchSource, Schedule};
+use pol_core::state::{Part, State};
 use pol_core::store::{Item, MemoryStore, Store};
 use pol_core::training::{Outcome, Training};
-use pol_core::verify::{Report, Selection, Tolerance, Verdict, Verifier};
+use pol_core::verify::{Distances, Report, Selection, Tolerance, Verdict, Verifier};
 use pol_exact::probe;
 use pol_exact::tensor::{Exact, Normalisation};
 use pol_models::dataset::{Dataset, DatasetName};
@@ -322,6 +327,50 @@ fn gradients_of_convolutions_agree_with_those_of_burn() {
             b2.grad(&stock_gradients).unwrap(),
             &what,
         );
+    }
+}
+
+/// One step from the same weights on the same batch.
+#[test]
+fn a_step_agrees_with_one_of_burns_kernels() {
+    let device = Device::flex();
+    let digits = digits();
+    for model in ["resnet20", "lenet5"] {
+        let exact = recipe(model, SGD, 1, Profile::UnfusedV1);
+        let stock = Recipe {
+            numerics: Numerics::Stock,
+            ..exact.clone()
+        };
+        let seed = Terms::new(
+            exact.clone(),
+            DataCommitment::of(&digits.train),
+            0,
+            BatchSource::Derived,
+            1,
+        )
+        .seed;
+        let mut schedule = Schedule::new(seed, digits.train.len(), 8).unwrap();
+        let plan = schedule.batch(0);
+        let run = |recipe: &Recipe| {
+            let mut learner = image_learner(recipe, &device).unwrap();
+            learner.initialise(&seed).unwrap();
+            let start = learner.capture().unwrap();
+            let batch = Batch::new(&plan, &digits.train, &seed).unwrap();
+            learner.step(&batch).unwrap();
+            (start, learner.capture().unwrap())
+        };
+        let ((start, a), (_, b)) = (run(&exact), run(&stock));
+        for part in [Part::Parameters, Part::Buffers] {
+            let l2 = |a: &State, b: &State| {
+                let sorts = |name: &str| match name.contains("running") {
+                    true => Part::Buffers,
+                    false => Part::by_prefix(name),
+                };
+                Distances::between(a, b, part, &sorts).unwrap().l2
+            };
+            let (apart, moved) = (l2(&a, &b), l2(&start, &a));
+            assert!(apart <= 1e-4 * moved, "{model}: {apart} of {moved}");
+        }
     }
 }
 

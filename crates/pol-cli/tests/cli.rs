@@ -317,6 +317,62 @@ fn doctor_lists_every_backend() {
 }
 
 #[test]
+fn doctor_shows_where_exact_recipes_may_run() {
+    let doctor = pol(&["doctor", "--json"]).expect(0).json();
+    let rows = doctor["backends"].as_array().unwrap();
+    let passed = |row: &serde_json::Value| -> Vec<(String, bool)> {
+        let exact = row["exact"].as_array().unwrap();
+        let pair = |e: &serde_json::Value| {
+            assert!(e["passed"] == true || e["problem"].is_string(), "{e}");
+            (e["profile"].as_str().unwrap().to_owned(), e["passed"] == true)
+        };
+        exact.iter().map(pair).collect()
+    };
+    let all = [("unfused-v1".to_owned(), true), ("fma-v1".to_owned(), true)];
+    assert_eq!(passed(&rows[0]), all);
+    assert!(doctor["exact_instructions"].is_string());
+}
+
+#[test]
+fn an_exact_training_has_one_commitment_for_all_instruction_sets_and_thread_counts() {
+    let commitment = |isa: &str, threads: &str| {
+        let run = Run::new();
+        let mut command = common::command(&["train", "--numerics", "exact", "--steps", "6"]);
+        command.args(["--interval", "2", "--threads", threads, "--json", "--out", run.path()]);
+        command.env("POL_EXACT_ISA", isa);
+        let ran = common::Ran::from(command.output().unwrap());
+        let trained = ran.expect(0).json();
+        assert_eq!(trained["numerics"], "exact/unfused-v1");
+        trained["commitment"].as_str().unwrap().to_owned()
+    };
+    let first = commitment("", "1");
+    for isa in pol_exact::simd::Isa::present() {
+        for threads in ["1", "2"] {
+            assert_eq!(commitment(&isa.to_string(), threads), first, "{isa}");
+        }
+    }
+    let mut wrong = common::command(&["doctor"]);
+    wrong.env("POL_EXACT_ISA", "mmx");
+    let wrong = common::Ran::from(wrong.output().unwrap()).expect(2);
+    assert!(wrong.stderr.contains("portable"), "{}", wrong.stderr);
+}
+
+#[test]
+fn a_sparse_exact_proof_is_verified_by_digest_and_takes_no_tolerance() {
+    let run = Run::new();
+    let options = ["--numerics", "exact", "--steps", "8", "--interval", "1", "--keep", "4"];
+    let args = [&["train", "--out", run.path(), "--json", "--verify"], &options[..]].concat();
+    let trained = pol(&args).expect(0).json();
+    assert_eq!(trained["keep"], 4);
+    assert_eq!(trained["verification"]["states_kept"], 3);
+    assert_eq!(trained["verification"]["verdict"], "accepted");
+    let refused = pol(&["verify", run.path(), "--tolerance", "0.1"]).expect(2);
+    assert!(refused.stderr.contains("stock"), "{}", refused.stderr);
+    let refused = pol(&["train", "--keep", "4"]).expect(2);
+    assert!(refused.stderr.contains("--numerics exact"), "{}", refused.stderr);
+}
+
+#[test]
 fn completions_are_printed_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = pol(&["completions", shell]).expect(0).stdout;
