@@ -77,7 +77,11 @@ fn verify(store: &MemoryStore, recipe: &Recipe, device: &Device, selection: Sele
         .select(selection)
         // Of no effect with exact numerics.
         .tolerance(Tolerance::relative(1e9))
-        .verify(store, image_learner(recipe, device).unwrap().as_mut(), |_| {})
+        .verify(
+            store,
+            image_learner(recipe, device).unwrap().as_mut(),
+            |_| {},
+        )
         .unwrap()
 }
 
@@ -147,7 +151,11 @@ fn every_device_gives_the_same_commitment_and_accepts_the_others_proofs() {
             for (other, device) in &devices {
                 let report = verify(&store, &recipe, device, Selection::all());
                 let reasons = &report.reasons;
-                assert_eq!(report.verdict, Verdict::Accepted, "{name}, {other}: {reasons:?}");
+                assert_eq!(
+                    report.verdict,
+                    Verdict::Accepted,
+                    "{name}, {other}: {reasons:?}"
+                );
                 assert!(report.segments.iter().all(|segment| segment.digests_equal));
             }
         }
@@ -205,7 +213,10 @@ fn a_wrong_digest_of_a_state_that_is_not_kept_is_found() {
             assert_eq!(report.verdict, Verdict::Rejected);
             let reason = report.reasons[0].to_string();
             assert!(reason.contains("digest that is committed to"), "{reason}");
-            assert!(reason.contains(&format!("segment {}", wrong - 1)), "{reason}");
+            assert!(
+                reason.contains(&format!("segment {}", wrong - 1)),
+                "{reason}"
+            );
         }
     }
 }
@@ -402,7 +413,14 @@ fn gradients_agree_with_finite_differences() {
             "batch_norm",
             Box::new(|x| {
                 let statistics = exact.statistics(x.clone());
-                exact.batch_norm(x, gamma.clone(), beta.clone(), statistics, None, norm(false))
+                exact.batch_norm(
+                    x,
+                    gamma.clone(),
+                    beta.clone(),
+                    statistics,
+                    None,
+                    norm(false),
+                )
             }),
         ),
         (
@@ -446,7 +464,8 @@ fn gradients_agree_with_finite_differences() {
             .sum()
             .into_scalar::<f32>();
         let step = 1e-3;
-        let at = |t: f64| f64::from(weighted(x.clone() + direction.clone() * t).into_scalar::<f32>());
+        let at =
+            |t: f64| f64::from(weighted(x.clone() + direction.clone() * t).into_scalar::<f32>());
         let difference = (at(step) - at(-step)) / (2.0 * step);
         let scale = difference.abs().max(1.0);
         let apart = (f64::from(slope) - difference).abs();

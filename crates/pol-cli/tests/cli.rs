@@ -324,7 +324,10 @@ fn doctor_shows_where_exact_recipes_may_run() {
         let exact = row["exact"].as_array().unwrap();
         let pair = |e: &serde_json::Value| {
             assert!(e["passed"] == true || e["problem"].is_string(), "{e}");
-            (e["profile"].as_str().unwrap().to_owned(), e["passed"] == true)
+            (
+                e["profile"].as_str().unwrap().to_owned(),
+                e["passed"] == true,
+            )
         };
         exact.iter().map(pair).collect()
     };
@@ -338,7 +341,15 @@ fn an_exact_training_has_one_commitment_for_all_instruction_sets_and_thread_coun
     let commitment = |isa: &str, threads: &str| {
         let run = Run::new();
         let mut command = common::command(&["train", "--numerics", "exact", "--steps", "6"]);
-        command.args(["--interval", "2", "--threads", threads, "--json", "--out", run.path()]);
+        command.args([
+            "--interval",
+            "2",
+            "--threads",
+            threads,
+            "--json",
+            "--out",
+            run.path(),
+        ]);
         command.env("POL_EXACT_ISA", isa);
         let ran = common::Ran::from(command.output().unwrap());
         let trained = ran.expect(0).json();
@@ -360,8 +371,21 @@ fn an_exact_training_has_one_commitment_for_all_instruction_sets_and_thread_coun
 #[test]
 fn a_sparse_exact_proof_is_verified_by_digest_and_takes_no_tolerance() {
     let run = Run::new();
-    let options = ["--numerics", "exact", "--steps", "8", "--interval", "1", "--keep", "4"];
-    let args = [&["train", "--out", run.path(), "--json", "--verify"], &options[..]].concat();
+    let options = [
+        "--numerics",
+        "exact",
+        "--steps",
+        "8",
+        "--interval",
+        "1",
+        "--keep",
+        "4",
+    ];
+    let args = [
+        &["train", "--out", run.path(), "--json", "--verify"],
+        &options[..],
+    ]
+    .concat();
     let trained = pol(&args).expect(0).json();
     assert_eq!(trained["keep"], 4);
     assert_eq!(trained["verification"]["states_kept"], 3);
@@ -369,7 +393,11 @@ fn a_sparse_exact_proof_is_verified_by_digest_and_takes_no_tolerance() {
     let refused = pol(&["verify", run.path(), "--tolerance", "0.1"]).expect(2);
     assert!(refused.stderr.contains("stock"), "{}", refused.stderr);
     let refused = pol(&["train", "--keep", "4"]).expect(2);
-    assert!(refused.stderr.contains("--numerics exact"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("--numerics exact"),
+        "{}",
+        refused.stderr
+    );
 }
 
 #[test]

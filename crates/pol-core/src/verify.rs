@@ -131,12 +131,8 @@ impl<'a> Verifier<'a> {
         };
         let selected = self.selection.segments(&checked);
         let total = steps_to_replay(&checked, &selected);
-        let mut report = Report::begin(
-            &checked,
-            &self.selection,
-            &tolerance,
-            selected.len() as u64,
-        );
+        let mut report =
+            Report::begin(&checked, &self.selection, &tolerance, selected.len() as u64);
         let mut done = 0;
         for index in selected {
             let outcome = replayer.replay(index, &mut || {
@@ -189,7 +185,11 @@ fn steps_to_replay(checked: &IntegrityChecked<'_>, selected: &[u64]) -> u64 {
     let steps = selected.iter().map(|&index| {
         let from = checked.kept_at_or_before(index);
         // With exact numerics a replay goes on from where the one before ended.
-        let from = if checked.is_exact() && at <= index { from.max(at) } else { from };
+        let from = if checked.is_exact() && at <= index {
+            from.max(at)
+        } else {
+            from
+        };
         at = index + 1;
         checked.segment(index).last - checked.segment(from).first
     });

@@ -6,7 +6,11 @@ use crate::profile::Profile;
 /// `sum + a·b`, with one rounding or two.
 #[inline(always)]
 pub(crate) fn plus_product<const FUSED: bool>(sum: f32, a: f32, b: f32) -> f32 {
-    if FUSED { a.mul_add(b, sum) } else { sum + a * b }
+    if FUSED {
+        a.mul_add(b, sum)
+    } else {
+        sum + a * b
+    }
 }
 
 /// 1 / ln 2.
@@ -116,7 +120,11 @@ mod tests {
         (f64::from(value) - reference).abs() / 2f64.powi(exponent - 127 - 23)
     }
 
-    fn worst(bits: impl Iterator<Item = u32>, ours: fn(f32) -> f32, reference: fn(f64) -> f64) -> (f64, f32) {
+    fn worst(
+        bits: impl Iterator<Item = u32>,
+        ours: fn(f32) -> f32,
+        reference: fn(f64) -> f64,
+    ) -> (f64, f32) {
         bits.map(f32::from_bits)
             .map(|x| (ulps(ours(x), reference(f64::from(x))), x))
             .max_by(|a, b| a.0.total_cmp(&b.0))

@@ -52,7 +52,11 @@ impl AdamConstants {
             correction: (correction2 / (1.0 - power(self.beta1, time))) as f32,
             epsilon: (self.epsilon * correction2) as f32,
             coupled_decay: if self.decoupled { 0.0 } else { decay as f32 },
-            kept: if self.decoupled { (1.0 - rate * decay) as f32 } else { 1.0 },
+            kept: if self.decoupled {
+                (1.0 - rate * decay) as f32
+            } else {
+                1.0
+            },
         }
     }
 }

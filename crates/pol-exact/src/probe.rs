@@ -114,6 +114,7 @@ mod tests {
     /// Prints the table of `digests.rs`: run it on the CPU when a profile is added.
     #[test]
     #[ignore = "prints"]
+    #[expect(clippy::print_stdout, reason = "what it is for")]
     fn print_digests() {
         for profile in Profile::ALL {
             println!("{profile}");

@@ -47,6 +47,7 @@ impl FromStr for Profile {
 
     fn from_str(name: &str) -> Result<Self, UnknownProfile> {
         let mut all = Self::ALL.into_iter();
-        all.find(|profile| profile.name() == name).ok_or(UnknownProfile)
+        all.find(|profile| profile.name() == name)
+            .ok_or(UnknownProfile)
     }
 }

@@ -47,7 +47,11 @@ impl ConvShape {
             let (size, kernel) = (self.input[dim], self.kernel[dim]);
             let (stride, padding) = (self.stride[dim], self.padding[dim]);
             assert!(
-                kernel > 0 && stride > 0 && padding < kernel && size > 0 && size + 2 * padding >= kernel,
+                kernel > 0
+                    && stride > 0
+                    && padding < kernel
+                    && size > 0
+                    && size + 2 * padding >= kernel,
                 "a kernel of {kernel} with stride {stride} and padding {padding} does not fit {size}"
             );
         }
@@ -114,7 +118,12 @@ impl ConvShape {
 
     /// The shape of the weights.
     pub const fn weight_dims(&self) -> [usize; 4] {
-        [self.channels_out, self.channels_in, self.kernel[0], self.kernel[1]]
+        [
+            self.channels_out,
+            self.channels_in,
+            self.kernel[0],
+            self.kernel[1],
+        ]
     }
 
     /// Values in the input.
@@ -177,7 +186,10 @@ impl PoolShape {
     ) -> impl Iterator<Item = (usize, f32)> + 'a {
         let (pixel, channel) = (output / self.channels, output % self.channels);
         let columns = self.output()[1];
-        let (row, column) = (pixel / columns * self.stride[0], pixel % columns * self.stride[1]);
+        let (row, column) = (
+            pixel / columns * self.stride[0],
+            pixel % columns * self.stride[1],
+        );
         (row..row + self.window[0]).flat_map(move |r| {
             (column..column + self.window[1]).map(move |c| {
                 let at = (r * self.input[1] + c) * self.channels + channel;
@@ -220,7 +232,10 @@ pub struct ShortcutShape {
 impl ShortcutShape {
     /// Rows and columns of the output.
     pub const fn output(&self) -> [usize; 2] {
-        [self.input[0].div_ceil(self.stride), self.input[1].div_ceil(self.stride)]
+        [
+            self.input[0].div_ceil(self.stride),
+            self.input[1].div_ceil(self.stride),
+        ]
     }
 
     /// The shape of the input.
@@ -242,7 +257,11 @@ impl ShortcutShape {
     /// Where the input that output pixel `pixel` shows begins.
     pub(crate) const fn input_of(&self, pixel: usize) -> usize {
         let [rows, columns] = self.output();
-        let (n, r, c) = (pixel / columns / rows, pixel / columns % rows, pixel % columns);
+        let (n, r, c) = (
+            pixel / columns / rows,
+            pixel / columns % rows,
+            pixel % columns,
+        );
         let (r, c) = (r * self.stride, c * self.stride);
         ((n * self.input[0] + r) * self.input[1] + c) * self.channels_in
     }

@@ -1,14 +1,14 @@
 //! The vector kernels: the only `unsafe` code of this project.
 //!
-//! Everything here computes on *virtual vectors* of [`WIDTH`] lanes. An instruction set holds one in
-//! one register (AVX-512), two (AVX2), four (NEON) or an array (portable). No lane is ever added to
-//! another lane, and no output is split between kernels, so the bits of a result depend neither on
-//! the instruction set nor on how outputs are grouped into tiles (NUMERICS.md, "Sums").
+//! Everything here computes on *virtual vectors* of 16 lanes. An instruction set holds one in one
+//! register (AVX-512), two (AVX2), four (NEON) or an array (portable). No lane is ever added to another
+//! lane, and no output is split between kernels, so the bits of a result depend neither on the
+//! instruction set nor on how outputs are grouped into tiles (NUMERICS.md, "Sums").
 //!
-//! Soundness rests on two things. A kernel is reached only through [`convolve`],
-//! [`accumulate_outer`] and [`transform`], which check every address that the kernel can form against the slices it is
-//! given, before the first is formed. And a kernel compiled for an instruction set is called only
-//! with the [`Isa`] that stands for it, which can be obtained only on a processor that has it.
+//! Soundness rests on two things. A kernel is reached only through a function (`convolve`,
+//! `accumulate_outer`, `transform`) that checks every address it can form against the slices it is
+//! given, before the first is formed. And a kernel compiled for an instruction set is called only with
+//! the [`Isa`] that stands for it, which can be obtained only on a processor that has it.
 #![allow(unsafe_code)]
 
 mod aligned;
@@ -22,9 +22,9 @@ mod tile;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use isa::{Isa, UnknownIsa};
 pub(crate) use aligned::Aligned;
 pub(crate) use butterfly::{Layout, Transform, transform};
+pub use isa::{Isa, UnknownIsa};
 pub(crate) use tile::{Convolution, Outer, Run, accumulate_outer, convolve};
 
 /// Lanes of a virtual vector. Channels are grouped by it in packed weights.

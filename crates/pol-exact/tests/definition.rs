@@ -69,9 +69,8 @@ fn grid(rows: usize, columns: usize) -> impl Iterator<Item = (usize, usize)> {
 
 /// The padded input, or 0.
 fn at(x: &[f32], s: &ConvShape, n: usize, row: usize, column: usize, channel: usize) -> f32 {
-    let inside = |dim: usize, place: usize| {
-        place >= s.padding[dim] && place < s.input[dim] + s.padding[dim]
-    };
+    let inside =
+        |dim: usize, place: usize| place >= s.padding[dim] && place < s.input[dim] + s.padding[dim];
     if !inside(0, row) || !inside(1, column) {
         return 0.0;
     }
@@ -205,8 +204,9 @@ fn winograd(profile: Profile, x: &[f32], w: &[f32], s: &ConvShape, turned: bool)
                 .collect();
             for (o, filters) in filters.chunks_exact(s.channels_in).enumerate() {
                 let product = |r: usize, c: usize| {
-                    (tiles.iter().zip(filters))
-                        .fold(0.0, |sum, (t, f)| plus_product(profile, sum, t[r][c], f[r][c]))
+                    (tiles.iter().zip(filters)).fold(0.0, |sum, (t, f)| {
+                        plus_product(profile, sum, t[r][c], f[r][c])
+                    })
                 };
                 let outputs = both(output_1d, product);
                 for (r, c) in grid(2, 2) {
@@ -225,12 +225,11 @@ fn winograd(profile: Profile, x: &[f32], w: &[f32], s: &ConvShape, turned: bool)
 fn winograd_weight(profile: Profile, x: &[f32], dy: &[f32], s: &ConvShape) -> Vec<f32> {
     let [rows, columns] = s.output();
     let images = images_per_block(rows * columns);
-    let gradient = |n: usize, row: usize, column: usize, o: usize| {
-        match row < rows && column < columns {
+    let gradient =
+        |n: usize, row: usize, column: usize, o: usize| match row < rows && column < columns {
             true => dy[((n * rows + row) * columns + column) * s.channels_out + o],
             false => 0.0,
-        }
-    };
+        };
     let block = |block: usize| {
         let mut sums = vec![0.0; s.channels_out * s.channels_in * 16];
         for n in block * images..s.batch.min((block + 1) * images) {
@@ -373,8 +372,13 @@ fn gradients_of_weights_over_several_blocks_are_as_defined() {
 
 #[test]
 fn linear_layers_are_as_defined() {
-    for (rows, inputs, outputs) in [(1, 1, 1), (5, 3, 2), (33, 17, 40), (70, 50, 16), (2100, 4, 3)]
-    {
+    for (rows, inputs, outputs) in [
+        (1, 1, 1),
+        (5, 3, 2),
+        (33, 17, 40),
+        (70, 50, 16),
+        (2100, 4, 3),
+    ] {
         let [x, w, dy] = [
             (1, rows * inputs),
             (2, inputs * outputs),
@@ -386,15 +390,18 @@ fn linear_layers_are_as_defined() {
             let add = |sum, a, b| plus_product(profile, sum, a, b);
             let y: Vec<f32> = grid(rows, outputs)
                 .map(|(r, o)| {
-                    (0..inputs).fold(0.0, |sum, i| add(sum, x[r * inputs + i], w[i * outputs + o]))
+                    (0..inputs).fold(0.0, |sum, i| {
+                        add(sum, x[r * inputs + i], w[i * outputs + o])
+                    })
                 })
                 .collect();
             let found = linear::forward(profile, &x, &w, inputs, outputs);
             same(&found, &y, &what);
             let dx: Vec<f32> = grid(rows, inputs)
                 .map(|(r, i)| {
-                    (0..outputs)
-                        .fold(0.0, |sum, o| add(sum, dy[r * outputs + o], w[i * outputs + o]))
+                    (0..outputs).fold(0.0, |sum, o| {
+                        add(sum, dy[r * outputs + o], w[i * outputs + o])
+                    })
                 })
                 .collect();
             let found = linear::backward_input(profile, &dy, &w, inputs, outputs);
@@ -457,9 +464,7 @@ fn batch_normalisation_is_as_defined() {
             same(&found.mean, &mean, &what);
             same(&found.variance, &variance, &what);
 
-            let inverse: Vec<f32> = (variance.iter())
-                .map(|v| 1.0 / (v + 1e-5).sqrt())
-                .collect();
+            let inverse: Vec<f32> = (variance.iter()).map(|v| 1.0 / (v + 1e-5).sqrt()).collect();
             same(&norm::inverse_deviation(&variance, 1e-5), &inverse, &what);
             let scale = |c: usize| gamma[c] * inverse[c];
             for (adds, rectified) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -609,13 +614,7 @@ fn elementwise_operators_are_as_defined() {
 
 #[test]
 fn the_rectifier_leaves_no_negative_zero_and_no_nan() {
-    let y = elementwise::relu(&[
-        -0.0,
-        0.0,
-        f32::NAN,
-        f32::NEG_INFINITY,
-        f32::MIN_POSITIVE,
-    ]);
+    let y = elementwise::relu(&[-0.0, 0.0, f32::NAN, f32::NEG_INFINITY, f32::MIN_POSITIVE]);
     let bits: Vec<u32> = y.iter().map(|y| y.to_bits()).collect();
     assert_eq!(bits, [0, 0, 0, 0, f32::MIN_POSITIVE.to_bits()]);
 }

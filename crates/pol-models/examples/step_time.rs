@@ -2,6 +2,8 @@
 //! keys of the PyTorch program that it is compared with.
 //!
 //! `cargo run --example step_time -- --model resnet20 --numerics exact --threads 1`
+#![expect(clippy::disallowed_types, reason = "it measures time")]
+#![expect(clippy::print_stdout, reason = "its result")]
 
 use std::error::Error;
 use std::sync::Arc;
@@ -29,7 +31,12 @@ struct Noise {
 
 impl Noise {
     fn new(count: u64) -> Self {
-        let seed = Seed::derive(&pol_core::digest::tagged("noise", &[]), &pol_core::digest::tagged("noise", &[]), &[], 0);
+        let seed = Seed::derive(
+            &pol_core::digest::tagged("noise", &[]),
+            &pol_core::digest::tagged("noise", &[]),
+            &[],
+            0,
+        );
         let mut stream = seed.stream(pol_core::random::Purpose::Audit);
         let record = |index: u64| {
             let mut bytes = vec![(index % 10) as u8];
@@ -166,7 +173,11 @@ fn options() -> Result<Options, Box<dyn Error>> {
 
 fn recipe(options: &Options) -> Result<Recipe, Box<dyn Error>> {
     let mut file = RecipeFile::shipped("cifar10-resnet20").ok_or("the recipe is shipped")?;
-    file.model = Named::new(if options.model == "lenet" { "lenet5" } else { &options.model });
+    file.model = Named::new(if options.model == "lenet" {
+        "lenet5"
+    } else {
+        &options.model
+    });
     file.data = Named::new(DatasetName::Cifar10.name());
     file.batch_size = options.batch;
     (file.epochs, file.steps) = (None, Some(options.warmup + options.steps));

@@ -130,10 +130,16 @@ impl Layers {
         let [n, channels, height, width] = x.dims();
         let x = match stride {
             1 => x,
-            _ => (x.reshape([n * channels, height / stride, stride, width / stride, stride]))
-                .narrow(2, 0, 1)
-                .narrow(4, 0, 1)
-                .reshape([n, channels, height / stride, width / stride]),
+            _ => (x.reshape([
+                n * channels,
+                height / stride,
+                stride,
+                width / stride,
+                stride,
+            ]))
+            .narrow(2, 0, 1)
+            .narrow(4, 0, 1)
+            .reshape([n, channels, height / stride, width / stride]),
         };
         let added = channels_out - channels;
         if added == 0 {

@@ -55,7 +55,11 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
             yes(found.compiled),
             yes(found.present),
             yes(found.deterministic),
-            if passed.is_empty() { "no".to_owned() } else { passed.join(" ") },
+            if passed.is_empty() {
+                "no".to_owned()
+            } else {
+                passed.join(" ")
+            },
             note.map_or("", String::as_str)
         )));
         let failed = found.exact.iter().filter(|exact| !exact.passed);

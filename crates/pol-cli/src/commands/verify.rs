@@ -305,7 +305,10 @@ impl Verified {
         }
         output::field("verdict", report.verdict.to_string());
         let bits_differ = |reason: &Reason| matches!(reason, Reason::BitsDiffer { .. });
-        if self.is_exact() && report.numerics == Some(Numerics::Stock) && report.reasons.iter().any(bits_differ) {
+        if self.is_exact()
+            && report.numerics == Some(Numerics::Stock)
+            && report.reasons.iter().any(bits_differ)
+        {
             output::note(
                 "stock kernels give other bits on other hardware; if this proof was made \
                  elsewhere, say with --tolerance how far a replay may end from it",

@@ -34,7 +34,10 @@ pub(crate) fn any(len: usize) -> Vec<f32> {
 }
 
 /// Lets [`any`] hand out this vector again.
-#[cfg_attr(not(feature = "burn"), expect(dead_code, reason = "slices belong to the caller"))]
+#[cfg_attr(
+    not(feature = "burn"),
+    expect(dead_code, reason = "slices belong to the caller")
+)]
 pub(crate) fn recycle(vector: Vec<f32>) {
     let len = vector.len();
     if len < SHORTEST || vector.capacity() > 2 * len {

@@ -94,7 +94,8 @@ pub fn backward_input(profile: Profile, dy: &[f32], w: &[f32], shape: &ConvShape
                 let (tap_row, rest) = (taps_row[k / width], k % width);
                 let (tap_column, o) = (taps_column[rest / channels], rest % channels);
                 let [kernel_rows, kernel_columns] = shape.kernel;
-                w[((o * shape.channels_in + i) * kernel_rows + tap_row) * kernel_columns + tap_column]
+                w[((o * shape.channels_in + i) * kernel_rows + tap_row) * kernel_columns
+                    + tap_column]
             });
             let start = part_row.start * row + part_column.start * channels;
             let runs: Vec<_> = (0..taps_row.len())
@@ -130,8 +131,7 @@ pub fn backward_input(profile: Profile, dy: &[f32], w: &[f32], shape: &ConvShape
                         out_row_step: shape.stride[0] * columns * shape.channels_in,
                         out_column_step: shape.stride[1] * shape.channels_in,
                     };
-                    let first =
-                        (part_row.first * columns + part_column.first) * shape.channels_in;
+                    let first = (part_row.first * columns + part_column.first) * shape.channels_in;
                     if part_row.count > 0 && part_column.count > 0 {
                         convolve(isa, profile.fused(), &job, &mut dx[first..]);
                     }
@@ -166,9 +166,19 @@ pub fn backward_weight(profile: Profile, x: &[f32], dy: &[f32], shape: &ConvShap
     let sums = tree_sum(shape.batch.div_ceil(images), &|block| {
         let mut sums = vec![0.0; shape.depth() * wide];
         let mut padded = frame.scratch();
-        let mut widened = vec![0.0; if wide == shape.channels_out { 0 } else { rows * columns * wide }];
+        let mut widened = vec![
+            0.0;
+            if wide == shape.channels_out {
+                0
+            } else {
+                rows * columns * wide
+            }
+        ];
         for image in block * images..shape.batch.min((block + 1) * images) {
-            let x = frame.pad(&x[image * frame.len()..(image + 1) * frame.len()], &mut padded);
+            let x = frame.pad(
+                &x[image * frame.len()..(image + 1) * frame.len()],
+                &mut padded,
+            );
             let len = rows * columns * shape.channels_out;
             let mut gradient = &dy[image * len..(image + 1) * len];
             if wide != shape.channels_out {
@@ -244,7 +254,8 @@ impl Axis {
         let after = ((size + padding - 1) / stride + 1).saturating_sub(outputs);
         let parts = (0..stride.min(size))
             .map(|first| {
-                let enters = |tap: &usize| (first + padding + stride * kernel - tap) % stride == 0;
+                let enters =
+                    |tap: &usize| (first + padding + stride * kernel - tap).is_multiple_of(stride);
                 let taps: Vec<usize> = (0..kernel).rev().filter(enters).collect();
                 let last = taps.first().copied().unwrap_or(0);
                 // ≥ 0: the tap is at most kernel − 1, and `before` makes up for it.
@@ -257,6 +268,10 @@ impl Axis {
                 }
             })
             .collect();
-        Self { before, after, parts }
+        Self {
+            before,
+            after,
+            parts,
+        }
     }
 }

@@ -48,7 +48,9 @@ pub fn blend(profile: Profile, a: &[f32], ka: f32, b: &[f32], kb: f32) -> Vec<f3
 /// Adam's step: `m·correction / (√v + ε)`.
 pub fn adam_step(m: &[f32], v: &[f32], correction: f32, epsilon: f32) -> Vec<f32> {
     let pairs = m.iter().zip(v);
-    pairs.map(|(m, v)| m * correction / (v.sqrt() + epsilon)).collect()
+    pairs
+        .map(|(m, v)| m * correction / (v.sqrt() + epsilon))
+        .collect()
 }
 
 fn map2(a: &[f32], b: &[f32], part: fn(&mut [f32], &[f32], &[f32])) -> Vec<f32> {

@@ -12,7 +12,13 @@ const ROWS: usize = 32;
 
 /// `x · w`: `[rows, inputs] · [inputs, outputs]`, each value a sum over the inputs in order.
 pub fn forward(profile: Profile, x: &[f32], w: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
-    product(profile, x, &pack(w, inputs, outputs, false), inputs, outputs)
+    product(
+        profile,
+        x,
+        &pack(w, inputs, outputs, false),
+        inputs,
+        outputs,
+    )
 }
 
 /// The gradient of `x`: `dy · wᵀ`, each value a sum over the outputs in order.
@@ -23,7 +29,13 @@ pub fn backward_input(
     inputs: usize,
     outputs: usize,
 ) -> Vec<f32> {
-    product(profile, dy, &pack(w, outputs, inputs, true), outputs, inputs)
+    product(
+        profile,
+        dy,
+        &pack(w, outputs, inputs, true),
+        outputs,
+        inputs,
+    )
 }
 
 /// The gradient of `w`: `xᵀ · dy`, over rows in order within a block, blocks as a tree.
@@ -109,7 +121,11 @@ fn pack(w: &[f32], depth: usize, outputs: usize, transposed: bool) -> Vec<f32> {
     let mut packed = vec![0.0; outputs.div_ceil(WIDTH) * depth * WIDTH];
     for k in 0..depth {
         for o in 0..outputs {
-            let at = if transposed { o * depth + k } else { k * outputs + o };
+            let at = if transposed {
+                o * depth + k
+            } else {
+                k * outputs + o
+            };
             packed[(o / WIDTH * depth + k) * WIDTH + o % WIDTH] = w[at];
         }
     }

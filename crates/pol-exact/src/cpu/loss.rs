@@ -11,8 +11,12 @@ pub fn cross_entropy(profile: Profile, scores: &[f32], targets: &[f32], classes:
         true => row_loss::<true>,
         false => row_loss::<false>,
     };
-    let rows = scores.chunks_exact(classes).zip(targets.chunks_exact(classes));
-    let losses: Vec<_> = rows.map(|(scores, targets)| row_loss(scores, targets)).collect();
+    let rows = scores
+        .chunks_exact(classes)
+        .zip(targets.chunks_exact(classes));
+    let losses: Vec<_> = rows
+        .map(|(scores, targets)| row_loss(scores, targets))
+        .collect();
     -column_sums(&losses, 1, BLOCK)[0] / losses.len() as f32
 }
 
@@ -31,7 +35,9 @@ pub fn cross_entropy_backward(
     let rows = scores.len() / classes.max(1);
     let factor = dloss / rows as f32;
     let mut gradient = vec![0.0; scores.len()];
-    let pairs = scores.chunks_exact(classes).zip(targets.chunks_exact(classes));
+    let pairs = scores
+        .chunks_exact(classes)
+        .zip(targets.chunks_exact(classes));
     for (gradient, (scores, targets)) in gradient.chunks_exact_mut(classes).zip(pairs) {
         row_gradient(gradient, scores, targets, factor);
     }
@@ -41,7 +47,9 @@ pub fn cross_entropy_backward(
 /// Σ target · ((score − greatest) − ln Σ e^(score − greatest)).
 fn row_loss<const FUSED: bool>(scores: &[f32], targets: &[f32]) -> f32 {
     let most = greatest(scores);
-    let total = scores.iter().fold(0.0, |sum, s| sum + exp_with::<FUSED>(s - most));
+    let total = scores
+        .iter()
+        .fold(0.0, |sum, s| sum + exp_with::<FUSED>(s - most));
     let log_total = ln_with::<FUSED>(total);
     (scores.iter().zip(targets)).fold(0.0, |sum, (score, target)| {
         plus_product::<FUSED>(sum, (score - most) - log_total, *target)
@@ -56,7 +64,9 @@ fn row_gradient<const FUSED: bool>(
     factor: f32,
 ) {
     let most = greatest(scores);
-    let total = scores.iter().fold(0.0, |sum, s| sum + exp_with::<FUSED>(s - most));
+    let total = scores
+        .iter()
+        .fold(0.0, |sum, s| sum + exp_with::<FUSED>(s - most));
     let mass = targets.iter().fold(0.0, |sum, target| sum + target);
     for ((gradient, score), target) in gradient.iter_mut().zip(scores).zip(targets) {
         let share = exp_with::<FUSED>(score - most) / total;
@@ -65,5 +75,8 @@ fn row_gradient<const FUSED: bool>(
 }
 
 fn greatest(scores: &[f32]) -> f32 {
-    (scores.iter()).fold(scores[0], |best, &score| if score > best { score } else { best })
+    (scores.iter()).fold(
+        scores[0],
+        |best, &score| if score > best { score } else { best },
+    )
 }

@@ -120,12 +120,7 @@ pub struct Backward {
 }
 
 /// The backward pass of [`normalise`].
-pub fn backward(
-    profile: Profile,
-    dy: &[f32],
-    saved: Saved<'_>,
-    options: Backward,
-) -> Gradients {
+pub fn backward(profile: Profile, dy: &[f32], saved: Saved<'_>, options: Backward) -> Gradients {
     let Backward {
         fixed,
         with_shortcut,
@@ -356,7 +351,8 @@ profiled! { FUSED, normalise_rows_fused, normalise_rows, (
             for l in 0..LANES {
                 let value = plus_product::<FUSED>(beta[l], x[l] - mean[l], scale[l]);
                 let value = if adds { value + added[l] } else { value };
-                y[l] = if rectified && !(value > 0.0) { 0.0 } else { value };
+                let passes = !rectified || value > 0.0;
+                y[l] = if passes { value } else { 0.0 };
             }
         });
     }

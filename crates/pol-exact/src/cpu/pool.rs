@@ -39,7 +39,10 @@ pub fn max_backward(x: &[f32], dy: &[f32], shape: &PoolShape) -> Vec<f32> {
 /// The first of the greatest values, with its place.
 fn greatest(mut window: impl Iterator<Item = (usize, f32)>) -> (usize, f32) {
     let first = window.next().unwrap_or((0, 0.0));
-    window.fold(first, |best, next| if next.1 > best.1 { next } else { best })
+    window.fold(
+        first,
+        |best, next| if next.1 > best.1 { next } else { best },
+    )
 }
 
 fn per_output(
@@ -103,8 +106,7 @@ pub fn shortcut_backward(dy: &[f32], shape: &ShortcutShape) -> Vec<f32> {
     let mut dx = vec![0.0; shape.batch * rows * columns * shape.channels_in];
     for (output, dy) in dy.chunks_exact(shape.channels_out.max(1)).enumerate() {
         let to = shape.input_of(output);
-        dx[to..to + shape.channels_in]
-            .copy_from_slice(&dy[shape.before()..][..shape.channels_in]);
+        dx[to..to + shape.channels_in].copy_from_slice(&dy[shape.before()..][..shape.channels_in]);
     }
     dx
 }

@@ -1,13 +1,12 @@
 //! Long sums as a binary tree over blocks (NUMERICS.md, "Sums").
 
-
 use std::sync::{Mutex, PoisonError};
 
 use crate::simd::vectorised;
 
 vectorised! {
     /// `sum[i] += addend[i]`.
-    pub fn add_into(sum: &mut [f32], addend: &[f32]) {
+    pub(super) fn add_into(sum: &mut [f32], addend: &[f32]) {
         for (sum, addend) in sum.iter_mut().zip(addend) {
             *sum += addend;
         }
@@ -17,12 +16,12 @@ vectorised! {
 /// The sum of the blocks `0..blocks`, each a vector that `block` makes: one block is itself; more
 /// are the sum of the first 2^k, the largest power of two below their number, plus the sum of the
 /// rest.
-pub fn tree_sum(blocks: usize, block: &(impl Fn(usize) -> Vec<f32> + Sync)) -> Vec<f32> {
+pub(super) fn tree_sum(blocks: usize, block: &(impl Fn(usize) -> Vec<f32> + Sync)) -> Vec<f32> {
     subtree(0, blocks.max(1), block)
 }
 
 /// As [`tree_sum`], of blocks that are there already.
-pub fn tree_sum_of(blocks: Vec<Vec<f32>>) -> Vec<f32> {
+pub(super) fn tree_sum_of(blocks: Vec<Vec<f32>>) -> Vec<f32> {
     let blocks: Vec<_> = blocks.into_iter().map(Mutex::new).collect();
     let take = |index: usize| {
         let mut block = blocks[index].lock().unwrap_or_else(PoisonError::into_inner);
@@ -46,4 +45,3 @@ fn subtree(first: usize, count: usize, block: &(impl Fn(usize) -> Vec<f32> + Syn
     add_into(&mut sum, &right);
     sum
 }
-

@@ -12,7 +12,8 @@ use super::tree::tree_sum;
 use crate::profile::Profile;
 use crate::shape::{ConvShape, images_per_block};
 use crate::simd::{
-    Aligned, Convolution, Isa, Layout, Outer, Run, Transform, WIDTH, accumulate_outer, convolve, transform,
+    Aligned, Convolution, Isa, Layout, Outer, Run, Transform, WIDTH, accumulate_outer, convolve,
+    transform,
 };
 
 /// Values of a transformed tile.
@@ -64,7 +65,9 @@ fn filtered(profile: Profile, x: &[f32], weights: &[f32], shape: &ConvShape) -> 
         let halves = Aligned::zeros(8 * tiles * outputs);
         (padded, wide, transformed, products, halves)
     };
-    (y.par_chunks_mut(image.max(1)).zip(x.par_chunks(frame.len().max(1)))).for_each_init(
+    (y.par_chunks_mut(image.max(1))
+        .zip(x.par_chunks(frame.len().max(1))))
+    .for_each_init(
         scratch,
         |(padded, wide, transformed, products, halves), (y, x)| {
             let x = frame.pad(x, padded);
@@ -78,7 +81,15 @@ fn filtered(profile: Profile, x: &[f32], weights: &[f32], shape: &ConvShape) -> 
                     let to = row * tile_columns * inputs;
                     let to = &mut transformed[to..];
                     let widths = [inputs, inputs];
-                    transform_tiles(Transform::Input, from, wide, widths, to, plane, tile_columns);
+                    transform_tiles(
+                        Transform::Input,
+                        from,
+                        wide,
+                        widths,
+                        to,
+                        plane,
+                        tile_columns,
+                    );
                 }
                 let job = Convolution {
                     x: &transformed[..POSITIONS * plane],
@@ -100,7 +111,8 @@ fn filtered(profile: Profile, x: &[f32], weights: &[f32], shape: &ConvShape) -> 
                 for row in 0..2 * count {
                     let r = 2 * first + row;
                     if r < rows {
-                        let from = &halves[row % 2 * 4 * plane + row / 2 * tile_columns * outputs..];
+                        let from =
+                            &halves[row % 2 * 4 * plane + row / 2 * tile_columns * outputs..];
                         let to = &mut y[r * columns * outputs..(r + 1) * columns * outputs];
                         transform_columns_out(from, plane, to, outputs);
                     }
@@ -144,7 +156,10 @@ pub(super) fn backward_weight(
         let mut transformed = Aligned::zeros(POSITIONS * tiles * inputs);
         let mut gradient = Aligned::zeros(POSITIONS * tiles * wide_outputs);
         for image in block * images..shape.batch.min((block + 1) * images) {
-            let x = frame.pad(&x[image * frame.len()..(image + 1) * frame.len()], &mut padded);
+            let x = frame.pad(
+                &x[image * frame.len()..(image + 1) * frame.len()],
+                &mut padded,
+            );
             let len = gradient_frame.len();
             let dy = gradient_frame.pad(&dy[image * len..(image + 1) * len], &mut padded_gradient);
             for first in (0..tile_rows).step_by(chunk) {
@@ -270,7 +285,13 @@ fn transform_tiles(
         to_step: 0,
         plane: len,
     };
-    transform(isa, which, rows.map(|r| &from[r * len..(r + 1) * len]), wide, along_rows);
+    transform(
+        isa,
+        which,
+        rows.map(|r| &from[r * len..(r + 1) * len]),
+        wide,
+        along_rows,
+    );
     let [channels, wide_channels] = widths;
     let along_columns = Layout {
         count: tiles,
@@ -281,7 +302,13 @@ fn transform_tiles(
     };
     for (row, wide) in wide.chunks_exact(len).enumerate() {
         let columns = rows.map(|c| &wide[c * channels..]);
-        transform(isa, which, columns, &mut to[4 * row * plane..], along_columns);
+        transform(
+            isa,
+            which,
+            columns,
+            &mut to[4 * row * plane..],
+            along_columns,
+        );
     }
 }
 
@@ -315,7 +342,13 @@ fn transform_columns_out(halves: &[f32], plane: usize, to: &mut [f32], channels:
     if columns % 2 == 1 {
         // The last tile has no right half.
         let mut both = vec![0.0; 2 * channels];
-        transform(Isa::current(), Transform::Output, from(whole), &mut both, at(1));
+        transform(
+            Isa::current(),
+            Transform::Output,
+            from(whole),
+            &mut both,
+            at(1),
+        );
         to[2 * whole * channels..].copy_from_slice(&both[..channels]);
     }
 }

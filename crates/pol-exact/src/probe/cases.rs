@@ -49,7 +49,11 @@ fn differentiated<const D: usize, const N: usize>(
     let dy = tensor(kind, 99, y.dims(), &y.device());
     let mut results = vec![read(y.clone().inner())];
     results.extend(pulled(y, dy, |gradients| {
-        operands.iter().filter_map(|x| x.grad(gradients)).map(read).collect()
+        operands
+            .iter()
+            .filter_map(|x| x.grad(gradients))
+            .map(read)
+            .collect()
     }));
     results
 }
@@ -112,7 +116,10 @@ fn relu(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
 
 fn linear(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
     for_all(|kind| {
-        let operands = [tensor(kind, 1, [37, 29], device), tensor(kind, 2, [29, 18], device)];
+        let operands = [
+            tensor(kind, 1, [37, 29], device),
+            tensor(kind, 2, [29, 18], device),
+        ];
         differentiated(operands, kind, |[x, w]| exact.linear(x, w, None))
     })
 }
@@ -144,7 +151,9 @@ fn convolutions(exact: Exact, device: &Device, shapes: &[Shapes]) -> Vec<Vec<f32
     for_all(|kind| {
         let each = |&(x, w, stride, padding): &Shapes| {
             let operands = [tensor(kind, 1, x, device), tensor(kind, 2, w, device)];
-            differentiated(operands, kind, |[x, w]| exact.conv2d(x, w, None, stride, padding))
+            differentiated(operands, kind, |[x, w]| {
+                exact.conv2d(x, w, None, stride, padding)
+            })
         };
         shapes.iter().flat_map(each).collect()
     })
@@ -192,7 +201,8 @@ fn norm(exact: Exact, device: &Device, fixed: bool) -> Vec<Vec<f32>> {
     let mut results = Vec::new();
     for (kind, channels) in kinds.into_iter().zip([16, 5, 16]) {
         for (adds, rectified) in [(false, false), (true, true)] {
-            let [x, shortcut] = [1, 2].map(|seed| images(kind, seed, channels, device).require_grad());
+            let [x, shortcut] =
+                [1, 2].map(|seed| images(kind, seed, channels, device).require_grad());
             let [gamma, beta] =
                 [3, 4].map(|seed| tensor(Kind::Ordinary, seed, [channels], device).require_grad());
             let statistics = match fixed {
@@ -228,9 +238,14 @@ fn norm(exact: Exact, device: &Device, fixed: bool) -> Vec<Vec<f32>> {
 fn max_pool(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
     for_all(|kind| {
         let each = |(window, stride)| {
-            differentiated([images(kind, 1, 6, device)], kind, |[x]| exact.max_pool(x, window, stride))
+            differentiated([images(kind, 1, 6, device)], kind, |[x]| {
+                exact.max_pool(x, window, stride)
+            })
         };
-        [([2, 2], [2, 2]), ([3, 3], [2, 1])].into_iter().flat_map(each).collect()
+        [([2, 2], [2, 2]), ([3, 3], [2, 1])]
+            .into_iter()
+            .flat_map(each)
+            .collect()
     })
 }
 
@@ -241,13 +256,18 @@ fn average_pool(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
                 exact.average_pool(x, window, stride)
             })
         };
-        [([12, 13], [1, 1]), ([3, 3], [2, 1])].into_iter().flat_map(each).collect()
+        [([12, 13], [1, 1]), ([3, 3], [2, 1])]
+            .into_iter()
+            .flat_map(each)
+            .collect()
     })
 }
 
 fn shortcut(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
     for_all(|kind| {
-        differentiated([images(kind, 1, 3, device)], kind, |[x]| exact.shortcut(x, 8, 2))
+        differentiated([images(kind, 1, 3, device)], kind, |[x]| {
+            exact.shortcut(x, 8, 2)
+        })
     })
 }
 

@@ -56,7 +56,11 @@ const fn hex(digits: &str) -> [u8; 32] {
     let mut i = 0;
     while i < 64 {
         let digit = digits[i];
-        let value = if digit < b'a' { digit - b'0' } else { digit - b'a' + 10 };
+        let value = if digit < b'a' {
+            digit - b'0'
+        } else {
+            digit - b'a' + 10
+        };
         digest[i / 2] = digest[i / 2] << 4 | value;
         i += 1;
     }

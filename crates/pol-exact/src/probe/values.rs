@@ -39,7 +39,9 @@ fn of_bits(kind: Kind, z: u32) -> f32 {
     sign * match kind {
         Kind::Ordinary => fraction,
         // 1, 1 + 2⁻¹² and the like, at four scales.
-        Kind::Coarse => (1.0 + ((z >> 9) & 3) as f32 / 4096.0) / (1 << (6 * ((z >> 20) & 3))) as f32,
+        Kind::Coarse => {
+            (1.0 + ((z >> 9) & 3) as f32 / 4096.0) / (1 << (6 * ((z >> 20) & 3))) as f32
+        }
         // Around 2⁻⁶⁶: products around 2⁻¹³².
         Kind::Tiny => (0.25 + fraction) * f32::from_bits((127 - 66) << 23),
         // Up to 2⁶⁰: sums of a hundred products below 2¹²⁷.

@@ -46,13 +46,7 @@ pub(crate) struct Layout {
 ///
 /// # Panics
 /// If an index would lie outside of its slice.
-pub(crate) fn transform(
-    isa: Isa,
-    which: Transform,
-    from: [&[f32]; 4],
-    to: &mut [f32],
-    at: Layout,
-) {
+pub(crate) fn transform(isa: Isa, which: Transform, from: [&[f32]; 4], to: &mut [f32], at: Layout) {
     if at.count == 0 || at.len == 0 {
         return;
     }
@@ -92,7 +86,12 @@ fn transform_avx2(which: Transform, from: [&[f32]; 4], to: &mut [f32], at: Layou
 /// # Safety
 /// Bounds as checked by [`transform`]; the instructions of `L`.
 #[inline(always)]
-unsafe fn transform_with<L: Lanes>(which: Transform, from: [&[f32]; 4], to: &mut [f32], at: Layout) {
+unsafe fn transform_with<L: Lanes>(
+    which: Transform,
+    from: [&[f32]; 4],
+    to: &mut [f32],
+    at: Layout,
+) {
     // SAFETY: handed on.
     unsafe {
         match which {
@@ -139,13 +138,16 @@ unsafe fn each<L: Lanes, const N: usize>(
                 let rest = at.len - whole;
                 let padded = from.map(|operand| {
                     let mut lanes = [0.0; WIDTH];
-                    operand.add(whole).copy_to_nonoverlapping(lanes.as_mut_ptr(), rest);
+                    operand
+                        .add(whole)
+                        .copy_to_nonoverlapping(lanes.as_mut_ptr(), rest);
                     L::load(lanes.as_ptr())
                 });
                 for (n, lanes) in results(padded).into_iter().enumerate() {
                     let mut all = [0.0; WIDTH];
                     lanes.store(all.as_mut_ptr());
-                    all.as_ptr().copy_to_nonoverlapping(to.add(n * at.plane + whole), rest);
+                    all.as_ptr()
+                        .copy_to_nonoverlapping(to.add(n * at.plane + whole), rest);
                 }
             }
         }

@@ -35,7 +35,11 @@ impl Lanes for Portable {
     unsafe fn plus_product<const FUSED: bool>(self, a: Self, b: Self) -> Self {
         let mut sum = self.0;
         for ((sum, a), b) in sum.iter_mut().zip(a.0).zip(b.0) {
-            *sum = if FUSED { a.mul_add(b, *sum) } else { *sum + a * b };
+            *sum = if FUSED {
+                a.mul_add(b, *sum)
+            } else {
+                *sum + a * b
+            };
         }
         Self(sum)
     }
@@ -50,7 +54,10 @@ impl Lanes for Portable {
     #[inline(always)]
     unsafe fn minus(self, b: Self) -> Self {
         let mut difference = self.0;
-        difference.iter_mut().zip(b.0).for_each(|(sum, b)| *sum -= b);
+        difference
+            .iter_mut()
+            .zip(b.0)
+            .for_each(|(sum, b)| *sum -= b);
         Self(difference)
     }
 

@@ -3,9 +3,9 @@
 use super::WIDTH;
 use super::isa::{Isa, Set};
 use super::lanes::Lanes;
-use super::portable::Portable;
 #[cfg(target_arch = "aarch64")]
 use super::neon::Neon;
+use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx512};
 
@@ -68,7 +68,10 @@ pub(crate) fn convolve(isa: Isa, fused: bool, job: &Convolution<'_>, out: &mut [
     }
     let groups = job.channels.div_ceil(WIDTH);
     let last_weights = (job.rows - 1) * job.weights_step;
-    assert!(job.weights.len() >= last_weights + groups * job.depth * WIDTH, "weights");
+    assert!(
+        job.weights.len() >= last_weights + groups * job.depth * WIDTH,
+        "weights"
+    );
     let last_pixel = (job.rows - 1) * job.row_step + (job.columns - 1) * job.column_step;
     for run in job.runs {
         assert!(run.weight + run.len <= job.depth, "rows of weights");
@@ -176,13 +179,7 @@ unsafe fn convolve_rows<L: Lanes, const FUSED: bool, const STEP: usize>(
 /// # Safety
 /// As [`convolve_with`]; `P` columns from `column` and `V` groups from `group` exist.
 #[inline(always)]
-unsafe fn tile<
-    L: Lanes,
-    const FUSED: bool,
-    const STEP: usize,
-    const P: usize,
-    const V: usize,
->(
+unsafe fn tile<L: Lanes, const FUSED: bool, const STEP: usize, const P: usize, const V: usize>(
     job: &Convolution<'_>,
     out: &mut [f32],
     (row, column, group): (usize, usize, usize),
@@ -267,7 +264,10 @@ pub(crate) fn accumulate_outer(isa: Isa, fused: bool, job: &Outer<'_>, sums: &mu
         return;
     }
     assert!(sums.len() >= job.inputs * channels, "sums");
-    assert!(job.gradient.len() >= job.rows * job.columns * channels, "gradient");
+    assert!(
+        job.gradient.len() >= job.rows * job.columns * channels,
+        "gradient"
+    );
     let last_pixel = (job.rows - 1) * job.row_step + (job.columns - 1) * job.column_step;
     assert!(last_pixel + job.inputs <= job.x.len(), "inputs");
     match isa.0 {

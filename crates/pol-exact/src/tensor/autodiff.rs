@@ -17,8 +17,7 @@ use crate::shape::{ConvShape, PoolShape, ShortcutShape};
 type Tracked<B> = FloatTensor<Autodiff<B>>;
 
 /// The gradients of `N` operands, for those of them that are wanted.
-type Pull<B, S, const N: usize> =
-    fn(S, FloatTensor<B>, [bool; N]) -> [Option<FloatTensor<B>>; N];
+type Pull<B, S, const N: usize> = fn(S, FloatTensor<B>, [bool; N]) -> [Option<FloatTensor<B>>; N];
 
 /// An operator with saved values `S` and its backward pass.
 struct Operator<B: Backend, S, const N: usize>(Pull<B, S, N>);
@@ -59,40 +58,66 @@ where
     S: Clone + Send + Debug + 'static,
 {
     let nodes = operands.map(|operand| operand.node());
-    match Operator(pull).prepare::<C>(nodes).compute_bound().stateful() {
+    match Operator(pull)
+        .prepare::<C>(nodes)
+        .compute_bound()
+        .stateful()
+    {
         OpsKind::Tracked(prepared) => prepared.finish(saved(), output),
         OpsKind::UnTracked(prepared) => prepared.finish(output),
     }
 }
 
 impl<B: Kernels, C: CheckpointStrategy> ExactBackend for Autodiff<B, C> {
-    fn exact_conv2d(x: FloatTensor<Self>, w: FloatTensor<Self>, shape: ConvShape, profile: Profile) -> FloatTensor<Self> {
+    fn exact_conv2d(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        shape: ConvShape,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
         let (px, pw) = (x.primitive().clone(), w.primitive().clone());
         let y = B::conv2d_forward(px.clone(), pw.clone(), shape, profile);
-        record::<B, C, _, 2>([&x, &w], y, || (px, pw, shape, profile), |(x, w, shape, profile), dy, [dx, dw]| {
-            [
-                dx.then(|| B::conv2d_input(dy.clone(), w, shape, profile)),
-                dw.then(|| B::conv2d_weight(x, dy, shape, profile)),
-            ]
-        })
+        record::<B, C, _, 2>(
+            [&x, &w],
+            y,
+            || (px, pw, shape, profile),
+            |(x, w, shape, profile), dy, [dx, dw]| {
+                [
+                    dx.then(|| B::conv2d_input(dy.clone(), w, shape, profile)),
+                    dw.then(|| B::conv2d_weight(x, dy, shape, profile)),
+                ]
+            },
+        )
     }
 
-    fn exact_linear(x: FloatTensor<Self>, w: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
+    fn exact_linear(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
         let (px, pw) = (x.primitive().clone(), w.primitive().clone());
         let y = B::linear_forward(px.clone(), pw.clone(), profile);
-        record::<B, C, _, 2>([&x, &w], y, || (px, pw, profile), |(x, w, profile), dy, [dx, dw]| {
-            [
-                dx.then(|| B::linear_input(dy.clone(), w, profile)),
-                dw.then(|| B::linear_weight(x, dy, profile)),
-            ]
-        })
+        record::<B, C, _, 2>(
+            [&x, &w],
+            y,
+            || (px, pw, profile),
+            |(x, w, profile), dy, [dx, dw]| {
+                [
+                    dx.then(|| B::linear_input(dy.clone(), w, profile)),
+                    dw.then(|| B::linear_weight(x, dy, profile)),
+                ]
+            },
+        )
     }
 
     fn exact_add_bias(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
         let y = B::add_bias(x.primitive().clone(), bias.primitive().clone());
-        record::<B, C, _, 2>([&x, &bias], y, || (), |(), dy, [_, wanted]| {
-            [Some(dy.clone()), wanted.then(|| B::column_sums(dy))]
-        })
+        record::<B, C, _, 2>(
+            [&x, &bias],
+            y,
+            || (),
+            |(), dy, [_, wanted]| [Some(dy.clone()), wanted.then(|| B::column_sums(dy))],
+        )
     }
 
     fn exact_statistics(x: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
@@ -106,9 +131,20 @@ impl<B: Kernels, C: CheckpointStrategy> ExactBackend for Autodiff<B, C> {
         statistics: FloatTensor<Self>,
         options: NormOptions,
     ) -> FloatTensor<Self> {
-        let saved = (x.primitive().clone(), gamma.primitive().clone(), statistics.into_primitive());
+        let saved = (
+            x.primitive().clone(),
+            gamma.primitive().clone(),
+            statistics.into_primitive(),
+        );
         let (px, pgamma, pstatistics) = saved.clone();
-        let y = B::batch_norm_forward(px, pgamma, beta.primitive().clone(), pstatistics, None, options);
+        let y = B::batch_norm_forward(
+            px,
+            pgamma,
+            beta.primitive().clone(),
+            pstatistics,
+            None,
+            options,
+        );
         let output = options.rectified.then(|| y.clone());
         record::<B, C, _, 3>(
             [&x, &gamma, &beta],
@@ -129,10 +165,21 @@ impl<B: Kernels, C: CheckpointStrategy> ExactBackend for Autodiff<B, C> {
         shortcut: FloatTensor<Self>,
         options: NormOptions,
     ) -> FloatTensor<Self> {
-        let saved = (x.primitive().clone(), gamma.primitive().clone(), statistics.into_primitive());
+        let saved = (
+            x.primitive().clone(),
+            gamma.primitive().clone(),
+            statistics.into_primitive(),
+        );
         let (px, pgamma, pstatistics) = saved.clone();
         let added = Some(shortcut.primitive().clone());
-        let y = B::batch_norm_forward(px, pgamma, beta.primitive().clone(), pstatistics, added, options);
+        let y = B::batch_norm_forward(
+            px,
+            pgamma,
+            beta.primitive().clone(),
+            pstatistics,
+            added,
+            options,
+        );
         let output = options.rectified.then(|| y.clone());
         record::<B, C, _, 4>(
             [&x, &gamma, &beta, &shortcut],
@@ -148,50 +195,106 @@ impl<B: Kernels, C: CheckpointStrategy> ExactBackend for Autodiff<B, C> {
     fn exact_relu(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let y = B::relu_forward(x.primitive().clone());
         let saved = y.clone();
-        record::<B, C, _, 1>([&x], y, || saved, |y, dy, _| [Some(B::relu_gradient(dy, y))])
+        record::<B, C, _, 1>(
+            [&x],
+            y,
+            || saved,
+            |y, dy, _| [Some(B::relu_gradient(dy, y))],
+        )
     }
 
     fn exact_max_pool(x: FloatTensor<Self>, shape: PoolShape) -> FloatTensor<Self> {
         let saved = x.primitive().clone();
         let y = B::max_pool_forward(saved.clone(), shape);
-        record::<B, C, _, 1>([&x], y, || (saved, shape), |(x, shape), dy, _| {
-            [Some(B::max_pool_backward(x, dy, shape))]
-        })
+        record::<B, C, _, 1>(
+            [&x],
+            y,
+            || (saved, shape),
+            |(x, shape), dy, _| [Some(B::max_pool_backward(x, dy, shape))],
+        )
     }
 
     fn exact_average_pool(x: FloatTensor<Self>, shape: PoolShape) -> FloatTensor<Self> {
         let y = B::average_pool_forward(x.primitive().clone(), shape);
-        record::<B, C, _, 1>([&x], y, || shape, |shape, dy, _| {
-            [Some(B::average_pool_backward(dy, shape))]
-        })
+        record::<B, C, _, 1>(
+            [&x],
+            y,
+            || shape,
+            |shape, dy, _| [Some(B::average_pool_backward(dy, shape))],
+        )
     }
 
     fn exact_shortcut(x: FloatTensor<Self>, shape: ShortcutShape) -> FloatTensor<Self> {
         let y = B::shortcut_forward(x.primitive().clone(), shape);
-        record::<B, C, _, 1>([&x], y, || shape, |shape, dy, _| {
-            [Some(B::shortcut_backward(dy, shape))]
-        })
+        record::<B, C, _, 1>(
+            [&x],
+            y,
+            || shape,
+            |shape, dy, _| [Some(B::shortcut_backward(dy, shape))],
+        )
     }
 
     fn exact_multiply(x: FloatTensor<Self>, mask: FloatTensor<Self>) -> FloatTensor<Self> {
         let mask = mask.into_primitive();
         let y = B::multiply(x.primitive().clone(), mask.clone());
-        record::<B, C, _, 1>([&x], y, || mask, |mask, dy, _| [Some(B::multiply(dy, mask))])
+        record::<B, C, _, 1>(
+            [&x],
+            y,
+            || mask,
+            |mask, dy, _| [Some(B::multiply(dy, mask))],
+        )
     }
 
-    fn exact_cross_entropy(scores: FloatTensor<Self>, targets: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
-        let saved = (scores.primitive().clone(), targets.into_primitive(), profile);
+    fn exact_cross_entropy(
+        scores: FloatTensor<Self>,
+        targets: FloatTensor<Self>,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
+        let saved = (
+            scores.primitive().clone(),
+            targets.into_primitive(),
+            profile,
+        );
         let loss = B::cross_entropy_forward(saved.0.clone(), saved.1.clone(), profile);
-        record::<B, C, _, 1>([&scores], loss, || saved, |(scores, targets, profile), dloss, _| {
-            [Some(B::cross_entropy_backward(scores, targets, dloss, profile))]
-        })
+        record::<B, C, _, 1>(
+            [&scores],
+            loss,
+            || saved,
+            |(scores, targets, profile), dloss, _| {
+                [Some(B::cross_entropy_backward(
+                    scores, targets, dloss, profile,
+                ))]
+            },
+        )
     }
 
-    fn exact_blend(a: FloatTensor<Self>, ka: f32, b: FloatTensor<Self>, kb: f32, profile: Profile) -> FloatTensor<Self> {
-        Tracked::<B>::new(B::blend(a.into_primitive(), ka, b.into_primitive(), kb, profile))
+    fn exact_blend(
+        a: FloatTensor<Self>,
+        ka: f32,
+        b: FloatTensor<Self>,
+        kb: f32,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
+        Tracked::<B>::new(B::blend(
+            a.into_primitive(),
+            ka,
+            b.into_primitive(),
+            kb,
+            profile,
+        ))
     }
 
-    fn exact_adam_step(m: FloatTensor<Self>, v: FloatTensor<Self>, correction: f32, epsilon: f32) -> FloatTensor<Self> {
-        Tracked::<B>::new(B::adam_step(m.into_primitive(), v.into_primitive(), correction, epsilon))
+    fn exact_adam_step(
+        m: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        correction: f32,
+        epsilon: f32,
+    ) -> FloatTensor<Self> {
+        Tracked::<B>::new(B::adam_step(
+            m.into_primitive(),
+            v.into_primitive(),
+            correction,
+            epsilon,
+        ))
     }
 }

@@ -18,7 +18,10 @@ use crate::shape::{ConvShape, PoolShape, ShortcutShape};
     not(all(feature = "cube", not(feature = "fusion"))),
     backend_extension(Autodiff, Flex)
 )]
-#[allow(missing_docs, reason = "as the methods of `Exact` and `Kernels` of the same names")]
+#[allow(
+    missing_docs,
+    reason = "as the methods of `Exact` and `Kernels` of the same names"
+)]
 pub trait ExactBackend: Backend {
     fn exact_conv2d(
         x: FloatTensor<Self>,
@@ -112,14 +115,44 @@ pub struct NormGradients<T> {
 }
 
 /// The kernels of a backend, forward and backward. Tensors may have any layout.
-#[allow(missing_docs, reason = "named after the operator they compute or whose gradient they are")]
+#[allow(
+    missing_docs,
+    reason = "named after the operator they compute or whose gradient they are"
+)]
 pub trait Kernels: Backend {
-    fn conv2d_forward(x: FloatTensor<Self>, w: FloatTensor<Self>, shape: ConvShape, profile: Profile) -> FloatTensor<Self>;
-    fn conv2d_input(dy: FloatTensor<Self>, w: FloatTensor<Self>, shape: ConvShape, profile: Profile) -> FloatTensor<Self>;
-    fn conv2d_weight(x: FloatTensor<Self>, dy: FloatTensor<Self>, shape: ConvShape, profile: Profile) -> FloatTensor<Self>;
-    fn linear_forward(x: FloatTensor<Self>, w: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self>;
-    fn linear_input(dy: FloatTensor<Self>, w: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self>;
-    fn linear_weight(x: FloatTensor<Self>, dy: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self>;
+    fn conv2d_forward(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        shape: ConvShape,
+        profile: Profile,
+    ) -> FloatTensor<Self>;
+    fn conv2d_input(
+        dy: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        shape: ConvShape,
+        profile: Profile,
+    ) -> FloatTensor<Self>;
+    fn conv2d_weight(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        shape: ConvShape,
+        profile: Profile,
+    ) -> FloatTensor<Self>;
+    fn linear_forward(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        profile: Profile,
+    ) -> FloatTensor<Self>;
+    fn linear_input(
+        dy: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        profile: Profile,
+    ) -> FloatTensor<Self>;
+    fn linear_weight(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        profile: Profile,
+    ) -> FloatTensor<Self>;
     fn add_bias(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
     fn column_sums(x: FloatTensor<Self>) -> FloatTensor<Self>;
     /// `[2, channels]`: mean and variance.
@@ -145,31 +178,59 @@ pub trait Kernels: Backend {
     fn relu_forward(x: FloatTensor<Self>) -> FloatTensor<Self>;
     fn relu_gradient(dy: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self>;
     fn max_pool_forward(x: FloatTensor<Self>, shape: PoolShape) -> FloatTensor<Self>;
-    fn max_pool_backward(x: FloatTensor<Self>, dy: FloatTensor<Self>, shape: PoolShape) -> FloatTensor<Self>;
+    fn max_pool_backward(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        shape: PoolShape,
+    ) -> FloatTensor<Self>;
     fn average_pool_forward(x: FloatTensor<Self>, shape: PoolShape) -> FloatTensor<Self>;
     fn average_pool_backward(dy: FloatTensor<Self>, shape: PoolShape) -> FloatTensor<Self>;
     fn shortcut_forward(x: FloatTensor<Self>, shape: ShortcutShape) -> FloatTensor<Self>;
     fn shortcut_backward(dy: FloatTensor<Self>, shape: ShortcutShape) -> FloatTensor<Self>;
     fn multiply(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
-    fn cross_entropy_forward(scores: FloatTensor<Self>, targets: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self>;
+    fn cross_entropy_forward(
+        scores: FloatTensor<Self>,
+        targets: FloatTensor<Self>,
+        profile: Profile,
+    ) -> FloatTensor<Self>;
     fn cross_entropy_backward(
         scores: FloatTensor<Self>,
         targets: FloatTensor<Self>,
         dloss: FloatTensor<Self>,
         profile: Profile,
     ) -> FloatTensor<Self>;
-    fn blend(a: FloatTensor<Self>, ka: f32, b: FloatTensor<Self>, kb: f32, profile: Profile) -> FloatTensor<Self>;
-    fn adam_step(m: FloatTensor<Self>, v: FloatTensor<Self>, correction: f32, epsilon: f32) -> FloatTensor<Self>;
+    fn blend(
+        a: FloatTensor<Self>,
+        ka: f32,
+        b: FloatTensor<Self>,
+        kb: f32,
+        profile: Profile,
+    ) -> FloatTensor<Self>;
+    fn adam_step(
+        m: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        correction: f32,
+        epsilon: f32,
+    ) -> FloatTensor<Self>;
 }
 
 /// An [`ExactBackend`] without gradients is its kernels.
 macro_rules! forward_only {
     ($backend:ty) => {
         impl $crate::tensor::backend::ExactBackend for $backend {
-            fn exact_conv2d(x: FloatTensor<Self>, w: FloatTensor<Self>, shape: ConvShape, profile: Profile) -> FloatTensor<Self> {
+            fn exact_conv2d(
+                x: FloatTensor<Self>,
+                w: FloatTensor<Self>,
+                shape: ConvShape,
+                profile: Profile,
+            ) -> FloatTensor<Self> {
                 Self::conv2d_forward(x, w, shape, profile)
             }
-            fn exact_linear(x: FloatTensor<Self>, w: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
+            fn exact_linear(
+                x: FloatTensor<Self>,
+                w: FloatTensor<Self>,
+                profile: Profile,
+            ) -> FloatTensor<Self> {
                 Self::linear_forward(x, w, profile)
             }
             fn exact_add_bias(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -212,13 +273,28 @@ macro_rules! forward_only {
             fn exact_multiply(x: FloatTensor<Self>, mask: FloatTensor<Self>) -> FloatTensor<Self> {
                 Self::multiply(x, mask)
             }
-            fn exact_cross_entropy(scores: FloatTensor<Self>, targets: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
+            fn exact_cross_entropy(
+                scores: FloatTensor<Self>,
+                targets: FloatTensor<Self>,
+                profile: Profile,
+            ) -> FloatTensor<Self> {
                 Self::cross_entropy_forward(scores, targets, profile)
             }
-            fn exact_blend(a: FloatTensor<Self>, ka: f32, b: FloatTensor<Self>, kb: f32, profile: Profile) -> FloatTensor<Self> {
+            fn exact_blend(
+                a: FloatTensor<Self>,
+                ka: f32,
+                b: FloatTensor<Self>,
+                kb: f32,
+                profile: Profile,
+            ) -> FloatTensor<Self> {
                 Self::blend(a, ka, b, kb, profile)
             }
-            fn exact_adam_step(m: FloatTensor<Self>, v: FloatTensor<Self>, correction: f32, epsilon: f32) -> FloatTensor<Self> {
+            fn exact_adam_step(
+                m: FloatTensor<Self>,
+                v: FloatTensor<Self>,
+                correction: f32,
+                epsilon: f32,
+            ) -> FloatTensor<Self> {
                 Self::adam_step(m, v, correction, epsilon)
             }
         }

@@ -1,4 +1,7 @@
 //! The kernels on CubeCL's devices: one source for WGSL, SPIR-V and CUDA.
+//!
+//! One unit computes one value. What the compiler of kernels lacks, clippy should not ask for.
+#![allow(clippy::manual_is_multiple_of, clippy::too_many_arguments)]
 
 mod arithmetic;
 mod conv;
@@ -21,36 +24,63 @@ use crate::shape::{ConvShape, PoolShape, ShortcutShape, rows_per_block};
 forward_only!(CubeBackend);
 
 impl Kernels for CubeBackend {
-    fn conv2d_forward(x: FloatTensor<Self>, w: FloatTensor<Self>, shape: ConvShape, profile: Profile) -> FloatTensor<Self> {
+    fn conv2d_forward(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        shape: ConvShape,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
         match shape.is_winograd() {
             true => winograd::forward(x, w, shape, profile),
             false => conv::forward(x, w, shape, profile),
         }
     }
 
-    fn conv2d_input(dy: FloatTensor<Self>, w: FloatTensor<Self>, shape: ConvShape, profile: Profile) -> FloatTensor<Self> {
+    fn conv2d_input(
+        dy: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        shape: ConvShape,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
         match shape.is_winograd() {
             true => winograd::backward_input(dy, w, shape, profile),
             false => conv::backward_input(dy, w, shape, profile),
         }
     }
 
-    fn conv2d_weight(x: FloatTensor<Self>, dy: FloatTensor<Self>, shape: ConvShape, profile: Profile) -> FloatTensor<Self> {
+    fn conv2d_weight(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        shape: ConvShape,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
         match shape.is_winograd() {
             true => winograd::backward_weight(x, dy, shape, profile),
             false => conv::backward_weight(x, dy, shape, profile),
         }
     }
 
-    fn linear_forward(x: FloatTensor<Self>, w: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
+    fn linear_forward(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
         linear::forward(x, w, profile)
     }
 
-    fn linear_input(dy: FloatTensor<Self>, w: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
+    fn linear_input(
+        dy: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
         linear::backward_input(dy, w, profile)
     }
 
-    fn linear_weight(x: FloatTensor<Self>, dy: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
+    fn linear_weight(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
         linear::backward_weight(x, dy, profile)
     }
 
@@ -102,7 +132,11 @@ impl Kernels for CubeBackend {
         pool::max(x, shape)
     }
 
-    fn max_pool_backward(x: FloatTensor<Self>, dy: FloatTensor<Self>, shape: PoolShape) -> FloatTensor<Self> {
+    fn max_pool_backward(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        shape: PoolShape,
+    ) -> FloatTensor<Self> {
         pool::max_backward(x, dy, shape)
     }
 
@@ -126,7 +160,11 @@ impl Kernels for CubeBackend {
         elementwise::multiply(a, b)
     }
 
-    fn cross_entropy_forward(scores: FloatTensor<Self>, targets: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
+    fn cross_entropy_forward(
+        scores: FloatTensor<Self>,
+        targets: FloatTensor<Self>,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
         loss::cross_entropy(scores, targets, profile)
     }
 
@@ -139,11 +177,22 @@ impl Kernels for CubeBackend {
         loss::cross_entropy_backward(scores, targets, dloss, profile)
     }
 
-    fn blend(a: FloatTensor<Self>, ka: f32, b: FloatTensor<Self>, kb: f32, profile: Profile) -> FloatTensor<Self> {
+    fn blend(
+        a: FloatTensor<Self>,
+        ka: f32,
+        b: FloatTensor<Self>,
+        kb: f32,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
         elementwise::blend(a, ka, b, kb, profile)
     }
 
-    fn adam_step(m: FloatTensor<Self>, v: FloatTensor<Self>, correction: f32, epsilon: f32) -> FloatTensor<Self> {
+    fn adam_step(
+        m: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        correction: f32,
+        epsilon: f32,
+    ) -> FloatTensor<Self> {
         elementwise::adam_step(m, v, correction, epsilon)
     }
 }

@@ -52,7 +52,10 @@ impl Exact {
     ) -> Tensor<4> {
         let [batch, rows, columns, channels_in] = x.dims();
         let [channels_out, inputs, kernel_rows, kernel_columns] = w.dims();
-        assert_eq!(inputs, channels_in, "the weights are for another number of channels");
+        assert_eq!(
+            inputs, channels_in,
+            "the weights are for another number of channels"
+        );
         let shape = ConvShape {
             batch,
             channels_in,
@@ -69,7 +72,11 @@ impl Exact {
 
     /// `x · w + bias`: `[rows, in] · [in, out]`.
     pub fn linear(self, x: Tensor<2>, w: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-        assert_eq!(x.dims()[1], w.dims()[0], "the weights are for another number of inputs");
+        assert_eq!(
+            x.dims()[1],
+            w.dims()[0],
+            "the weights are for another number of inputs"
+        );
         let y = Dispatch::exact_linear(x.into_dispatch(), w.into_dispatch(), self.profile);
         self.biased(Tensor::from_dispatch(y), bias)
     }
@@ -78,7 +85,11 @@ impl Exact {
         match bias {
             None => y,
             Some(bias) => {
-                assert_eq!(bias.dims()[0], y.dims()[D - 1], "the bias has another length");
+                assert_eq!(
+                    bias.dims()[0],
+                    y.dims()[D - 1],
+                    "the bias has another length"
+                );
                 let y = Dispatch::exact_add_bias(y.into_dispatch(), bias.into_dispatch());
                 Tensor::from_dispatch(y)
             }
@@ -104,14 +115,21 @@ impl Exact {
     ) -> Tensor<4> {
         let channels = x.dims()[3];
         let sizes = [gamma.dims()[0], beta.dims()[0], statistics.dims()[1]];
-        assert_eq!(sizes, [channels; 3], "the parameters are for another number of channels");
+        assert_eq!(
+            sizes, [channels; 3],
+            "the parameters are for another number of channels"
+        );
         let options = NormOptions {
             epsilon: options.epsilon,
             rectified: options.rectified,
             fixed: options.fixed,
             profile: self.profile,
         };
-        let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
+        let (x, gamma, beta) = (
+            x.into_dispatch(),
+            gamma.into_dispatch(),
+            beta.into_dispatch(),
+        );
         let statistics = statistics.into_dispatch();
         Tensor::from_dispatch(match shortcut {
             None => Dispatch::exact_batch_norm(x, gamma, beta, statistics, options),
@@ -150,7 +168,10 @@ impl Exact {
     /// 2016): half of them ahead, rounded down.
     pub fn shortcut(self, x: Tensor<4>, channels_out: usize, stride: usize) -> Tensor<4> {
         let [batch, rows, columns, channels_in] = x.dims();
-        assert!(channels_out >= channels_in && stride > 0, "a shortcut drops no channel");
+        assert!(
+            channels_out >= channels_in && stride > 0,
+            "a shortcut drops no channel"
+        );
         let shape = ShortcutShape {
             batch,
             input: [rows, columns],
@@ -165,13 +186,20 @@ impl Exact {
     /// one over the share that is kept.
     pub fn dropout<const D: usize>(self, x: Tensor<D>, mask: Tensor<D>) -> Tensor<D> {
         assert_eq!(x.dims(), mask.dims(), "the mask has another shape");
-        Tensor::from_dispatch(Dispatch::exact_multiply(x.into_dispatch(), mask.into_dispatch()))
+        Tensor::from_dispatch(Dispatch::exact_multiply(
+            x.into_dispatch(),
+            mask.into_dispatch(),
+        ))
     }
 
     /// The mean over the rows of `−Σ target · log softmax(scores)`, both `[rows, classes]`. The
     /// targets are constant.
     pub fn cross_entropy(self, scores: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
-        assert_eq!(scores.dims(), targets.dims(), "the targets have another shape");
+        assert_eq!(
+            scores.dims(),
+            targets.dims(),
+            "the targets have another shape"
+        );
         let (scores, targets) = (scores.into_dispatch(), targets.into_dispatch());
         Tensor::from_dispatch(Dispatch::exact_cross_entropy(scores, targets, self.profile))
     }
@@ -197,7 +225,10 @@ impl Exact {
 
     /// `a · b`; not differentiable in `b`.
     pub(crate) fn multiply<const D: usize>(self, a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
-        Tensor::from_dispatch(Dispatch::exact_multiply(a.into_dispatch(), b.into_dispatch()))
+        Tensor::from_dispatch(Dispatch::exact_multiply(
+            a.into_dispatch(),
+            b.into_dispatch(),
+        ))
     }
 }
 

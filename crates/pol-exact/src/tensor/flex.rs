@@ -35,10 +35,11 @@ impl Drop for Values {
     fn drop(&mut self) {
         let gone = FlexTensor::from_data(TensorData::new(Vec::<f32>::new(), [0]));
         let tensor = std::mem::replace(&mut self.0, gone);
-        if tensor.is_unique() && tensor.as_slice::<f32>().is_some() {
-            if let Ok(values) = tensor.into_data().try_into_vec::<f32>() {
-                recycle(values);
-            }
+        if tensor.is_unique()
+            && tensor.as_slice::<f32>().is_some()
+            && let Ok(values) = tensor.into_data().try_into_vec::<f32>()
+        {
+            recycle(values);
         }
     }
 }
@@ -69,35 +70,68 @@ fn mean_and_inverse(statistics: FlexTensor, epsilon: f32) -> (Vec<f32>, Vec<f32>
 }
 
 impl Kernels for Flex {
-    fn conv2d_forward(x: FloatTensor<Self>, w: FloatTensor<Self>, shape: ConvShape, profile: Profile) -> FloatTensor<Self> {
+    fn conv2d_forward(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        shape: ConvShape,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
         let y = conv::forward(profile, Values::of(x).get(), Values::of(w).get(), &shape);
         tensor(y, &shape.output_dims())
     }
 
-    fn conv2d_input(dy: FloatTensor<Self>, w: FloatTensor<Self>, shape: ConvShape, profile: Profile) -> FloatTensor<Self> {
+    fn conv2d_input(
+        dy: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        shape: ConvShape,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
         let dx = conv::backward_input(profile, Values::of(dy).get(), Values::of(w).get(), &shape);
         tensor(dx, &shape.input_dims())
     }
 
-    fn conv2d_weight(x: FloatTensor<Self>, dy: FloatTensor<Self>, shape: ConvShape, profile: Profile) -> FloatTensor<Self> {
+    fn conv2d_weight(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        shape: ConvShape,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
         let dw = conv::backward_weight(profile, Values::of(x).get(), Values::of(dy).get(), &shape);
         tensor(dw, &shape.weight_dims())
     }
 
-    fn linear_forward(x: FloatTensor<Self>, w: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
+    fn linear_forward(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
         let (rows, sizes) = (dims(&x)[0], dims(&w));
-        let y = linear::forward(profile, Values::of(x).get(), Values::of(w).get(), sizes[0], sizes[1]);
+        let y = linear::forward(
+            profile,
+            Values::of(x).get(),
+            Values::of(w).get(),
+            sizes[0],
+            sizes[1],
+        );
         tensor(y, &[rows, sizes[1]])
     }
 
-    fn linear_input(dy: FloatTensor<Self>, w: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
+    fn linear_input(
+        dy: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
         let (rows, sizes) = (dims(&dy)[0], dims(&w));
         let (dy, w) = (Values::of(dy), Values::of(w));
         let dx = linear::backward_input(profile, dy.get(), w.get(), sizes[0], sizes[1]);
         tensor(dx, &[rows, sizes[0]])
     }
 
-    fn linear_weight(x: FloatTensor<Self>, dy: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
+    fn linear_weight(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
         let (inputs, outputs) = (dims(&x)[1], dims(&dy)[1]);
         let (x, dy) = (Values::of(x), Values::of(dy));
         let dw = linear::backward_weight(profile, x.get(), dy.get(), inputs, outputs);
@@ -118,7 +152,12 @@ impl Kernels for Flex {
     fn statistics(x: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
         let shape = dims(&x);
         let channels = shape.last().copied().unwrap_or(1);
-        let found = norm::statistics(profile, Values::of(x).get(), channels, rows_per_block(&shape));
+        let found = norm::statistics(
+            profile,
+            Values::of(x).get(),
+            channels,
+            rows_per_block(&shape),
+        );
         let mut both = found.mean;
         both.extend(found.variance);
         tensor(both, &[2, channels])
@@ -195,12 +234,19 @@ impl Kernels for Flex {
         tensor(pool::max(Values::of(x).get(), &shape), &shape.output_dims())
     }
 
-    fn max_pool_backward(x: FloatTensor<Self>, dy: FloatTensor<Self>, shape: PoolShape) -> FloatTensor<Self> {
+    fn max_pool_backward(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        shape: PoolShape,
+    ) -> FloatTensor<Self> {
         binary(x, dy, |x, dy| pool::max_backward(x, dy, &shape))
     }
 
     fn average_pool_forward(x: FloatTensor<Self>, shape: PoolShape) -> FloatTensor<Self> {
-        tensor(pool::average(Values::of(x).get(), &shape), &shape.output_dims())
+        tensor(
+            pool::average(Values::of(x).get(), &shape),
+            &shape.output_dims(),
+        )
     }
 
     fn average_pool_backward(dy: FloatTensor<Self>, shape: PoolShape) -> FloatTensor<Self> {
@@ -209,7 +255,10 @@ impl Kernels for Flex {
     }
 
     fn shortcut_forward(x: FloatTensor<Self>, shape: ShortcutShape) -> FloatTensor<Self> {
-        tensor(pool::shortcut(Values::of(x).get(), &shape), &shape.output_dims())
+        tensor(
+            pool::shortcut(Values::of(x).get(), &shape),
+            &shape.output_dims(),
+        )
     }
 
     fn shortcut_backward(dy: FloatTensor<Self>, shape: ShortcutShape) -> FloatTensor<Self> {
@@ -221,7 +270,11 @@ impl Kernels for Flex {
         binary(a, b, elementwise::multiply)
     }
 
-    fn cross_entropy_forward(scores: FloatTensor<Self>, targets: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
+    fn cross_entropy_forward(
+        scores: FloatTensor<Self>,
+        targets: FloatTensor<Self>,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
         let classes = dims(&scores)[1];
         let (scores, targets) = (Values::of(scores), Values::of(targets));
         let loss = loss::cross_entropy(profile, scores.get(), targets.get(), classes);
@@ -241,11 +294,24 @@ impl Kernels for Flex {
         })
     }
 
-    fn blend(a: FloatTensor<Self>, ka: f32, b: FloatTensor<Self>, kb: f32, profile: Profile) -> FloatTensor<Self> {
+    fn blend(
+        a: FloatTensor<Self>,
+        ka: f32,
+        b: FloatTensor<Self>,
+        kb: f32,
+        profile: Profile,
+    ) -> FloatTensor<Self> {
         binary(a, b, |a, b| elementwise::blend(profile, a, ka, b, kb))
     }
 
-    fn adam_step(m: FloatTensor<Self>, v: FloatTensor<Self>, correction: f32, epsilon: f32) -> FloatTensor<Self> {
-        binary(m, v, |m, v| elementwise::adam_step(m, v, correction, epsilon))
+    fn adam_step(
+        m: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        correction: f32,
+        epsilon: f32,
+    ) -> FloatTensor<Self> {
+        binary(m, v, |m, v| {
+            elementwise::adam_step(m, v, correction, epsilon)
+        })
     }
 }

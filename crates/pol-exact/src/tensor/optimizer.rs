@@ -1,7 +1,8 @@
 //! Burn's update rules with a defined order of operations.
 
-use burn::optim::{AdamState, AdaptiveMomentumState, LearningRate, Optimizer, RecordState, StateSink,
-    StateSource};
+use burn::optim::{
+    AdamState, AdaptiveMomentumState, LearningRate, Optimizer, RecordState, StateSink, StateSource,
+};
 use burn::tensor::{Device, Tensor};
 
 use super::exact::Exact;

@@ -6,8 +6,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use pol_core::learner::Batch;
 use pol_core::recipe::Component;
 
-use crate::layers::Layers;
 use super::{Classifier, ImageShape, ModelError, number};
+use crate::layers::Layers;
 
 /// Width and dropout.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,13 +46,7 @@ impl MlpConfig {
     }
 
     /// Builds the model on `device`.
-    pub fn init(
-        &self,
-        image: ImageShape,
-        classes: usize,
-        layers: Layers,
-        device: &Device,
-    ) -> Mlp {
+    pub fn init(&self, image: ImageShape, classes: usize, layers: Layers, device: &Device) -> Mlp {
         Mlp {
             hidden: LinearConfig::new(image.len(), self.hidden).init(device),
             output: LinearConfig::new(self.hidden, classes).init(device),

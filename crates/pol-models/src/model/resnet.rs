@@ -62,13 +62,7 @@ impl ResNetConfig {
     }
 
     /// Builds the model on `device`.
-    pub fn init(
-        &self,
-        channels: usize,
-        classes: usize,
-        layers: Layers,
-        device: &Device,
-    ) -> ResNet {
+    pub fn init(&self, channels: usize, classes: usize, layers: Layers, device: &Device) -> ResNet {
         let mut width_in = self.stem;
         let mut blocks = Vec::new();
         for (stage, &(width, count)) in self.stages.iter().enumerate() {
@@ -209,7 +203,9 @@ mod tests {
 
     fn parameters(name: &str, classes: usize) -> usize {
         let device = Device::flex();
-        let model = ResNetConfig::named(name).unwrap().init(3, classes, Layers::default(), &device);
+        let model = ResNetConfig::named(name)
+            .unwrap()
+            .init(3, classes, Layers::default(), &device);
         // Running means and variances are visited too, and are as many as γ and β.
         let mut norms = 0;
         let mut count = |norm: &BatchNorm| norms += 2 * norm.gamma.lazy_shape().num_elements();
@@ -259,6 +255,10 @@ mod tests {
             hidden: 128,
             dropout: 0.0,
         };
-        assert_eq!(mlp.init(square(3, 32), 10, Layers::default(), &device).num_params(), 394_634);
+        assert_eq!(
+            mlp.init(square(3, 32), 10, Layers::default(), &device)
+                .num_params(),
+            394_634
+        );
     }
 }

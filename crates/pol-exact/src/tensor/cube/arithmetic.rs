@@ -41,7 +41,11 @@ pub(super) fn plus_product(sum: f32, a: f32, b: f32, zero: u32, #[comptime] fuse
 /// `value` where it is positive, else +0.
 #[cube]
 pub(super) fn positive(value: f32) -> f32 {
-    if value > 0.0f32 { value } else { 0.0f32.runtime() }
+    if value > 0.0f32 {
+        value
+    } else {
+        0.0f32.runtime()
+    }
 }
 
 /// `a / b`, correctly rounded, for finite `b` that is not zero.
@@ -51,8 +55,7 @@ pub(super) fn divide(a: f32, b: f32) -> f32 {
     let magnitude = u32::reinterpret(a) & 0x7fff_ffffu32;
     let mut remainder = significand_of(magnitude);
     let divisor = significand_of(u32::reinterpret(b) & 0x7fff_ffffu32);
-    let mut exponent = exponent_of(magnitude)
-        - exponent_of(u32::reinterpret(b) & 0x7fff_ffffu32);
+    let mut exponent = exponent_of(magnitude) - exponent_of(u32::reinterpret(b) & 0x7fff_ffffu32);
     if remainder < divisor {
         remainder <<= 1u32;
         exponent -= 1i32;
@@ -188,7 +191,13 @@ pub(super) fn exponential(x: f32, zero: u32, #[comptime] fused: bool) -> f32 {
     if x > comptime![math::EXP_MOST] {
         result = f32::reinterpret(0x7f80_0000u32.runtime());
     } else if x >= comptime![math::EXP_LEAST] {
-        let n = f32::floor(plus_product(0.5f32, x, constant(comptime![math::LOG2_E]), zero, fused));
+        let n = f32::floor(plus_product(
+            0.5f32,
+            x,
+            constant(comptime![math::LOG2_E]),
+            zero,
+            fused,
+        ));
         let high = constant(comptime![math::LN_2_HIGH]);
         let low = constant(comptime![math::LN_2_LOW]);
         let r = plus_product(plus_product(x, -n, high, zero, fused), -n, low, zero, fused);
@@ -231,7 +240,13 @@ pub(super) fn logarithm(x: f32, zero: u32, #[comptime] fused: bool) -> f32 {
     let low = product(n, constant(comptime![math::LN_2_LOW]), zero);
     let tail = plus_product(low, product(square, f, zero), p, zero, fused);
     let tail = plus_product(tail, -0.5f32, square, zero, fused);
-    plus_product(plus(tail, f, zero), n, constant(comptime![math::LN_2_HIGH]), zero, fused)
+    plus_product(
+        plus(tail, f, zero),
+        n,
+        constant(comptime![math::LN_2_HIGH]),
+        zero,
+        fused,
+    )
 }
 
 /// A constant to the last bit, whatever a compiler makes of decimals.

@@ -9,17 +9,32 @@ use super::sums::tree;
 use crate::profile::Profile;
 use crate::shape::{ConvShape, images_per_block};
 
-pub(super) fn forward(x: CubeTensor, w: CubeTensor, shape: ConvShape, profile: Profile) -> CubeTensor {
+pub(super) fn forward(
+    x: CubeTensor,
+    w: CubeTensor,
+    shape: ConvShape,
+    profile: Profile,
+) -> CubeTensor {
     let packed = launch!(pack_forward::launch, w; [shape.weight_len()]; shape);
     launch!(forward_kernel::launch, x, packed; shape.output_dims(); 0, shape, profile.fused())
 }
 
-pub(super) fn backward_input(dy: CubeTensor, w: CubeTensor, shape: ConvShape, profile: Profile) -> CubeTensor {
+pub(super) fn backward_input(
+    dy: CubeTensor,
+    w: CubeTensor,
+    shape: ConvShape,
+    profile: Profile,
+) -> CubeTensor {
     let packed = launch!(pack_backward::launch, w; [shape.weight_len()]; shape);
     launch!(input_kernel::launch, dy, packed; shape.input_dims(); 0, shape, profile.fused())
 }
 
-pub(super) fn backward_weight(x: CubeTensor, dy: CubeTensor, shape: ConvShape, profile: Profile) -> CubeTensor {
+pub(super) fn backward_weight(
+    x: CubeTensor,
+    dy: CubeTensor,
+    shape: ConvShape,
+    profile: Profile,
+) -> CubeTensor {
     let [rows, columns] = shape.output();
     let blocks = shape.batch.div_ceil(images_per_block(rows * columns));
     let len = shape.weight_len();
@@ -60,7 +75,8 @@ fn unpack(packed: &[f32], w: &mut [f32], #[comptime] s: ConvShape) {
         let tap = ABSOLUTE_POS % taps;
         let i = ABSOLUTE_POS / taps % comptime![s.channels_in];
         let o = ABSOLUTE_POS / (taps * comptime![s.channels_in]);
-        w[ABSOLUTE_POS] = packed[(tap * comptime![s.channels_in] + i) * comptime![s.channels_out] + o];
+        w[ABSOLUTE_POS] =
+            packed[(tap * comptime![s.channels_in] + i) * comptime![s.channels_out] + o];
     }
 }
 
@@ -181,11 +197,13 @@ fn weight_kernel(
                     let r = image * comptime![s.input[0]] + r - comptime![s.padding[0]];
                     for column in 0..comptime![outputs[1]] {
                         let c = column * comptime![s.stride[1]] + kc;
-                        if c >= comptime![s.padding[1]] && c < comptime![s.input[1] + s.padding[1]] {
+                        if c >= comptime![s.padding[1]] && c < comptime![s.input[1] + s.padding[1]]
+                        {
                             let from = (r * comptime![s.input[1]] + c - comptime![s.padding[1]])
                                 * comptime![s.channels_in]
                                 + i;
-                            let pixel = (image * comptime![outputs[0]] + row) * comptime![outputs[1]]
+                            let pixel = (image * comptime![outputs[0]] + row)
+                                * comptime![outputs[1]]
                                 + column;
                             let gradient = dy[pixel * comptime![s.channels_out] + o];
                             sum = plus_product(sum, x[from], gradient, zero, fused);

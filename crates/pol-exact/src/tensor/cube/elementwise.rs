@@ -3,7 +3,7 @@
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::arithmetic::{divide, plus_product, product, positive, square_root};
+use super::arithmetic::{divide, plus_product, positive, product, square_root};
 use super::launch::{dims, launch};
 use crate::profile::Profile;
 
@@ -28,7 +28,13 @@ pub(super) fn add_bias(x: CubeTensor, bias: CubeTensor) -> CubeTensor {
     launch!(add_bias_kernel::launch, x, bias; shape; width)
 }
 
-pub(super) fn blend(a: CubeTensor, ka: f32, b: CubeTensor, kb: f32, profile: Profile) -> CubeTensor {
+pub(super) fn blend(
+    a: CubeTensor,
+    ka: f32,
+    b: CubeTensor,
+    kb: f32,
+    profile: Profile,
+) -> CubeTensor {
     let shape = dims(&a);
     launch!(blend_kernel::launch, a, b; shape; ka, kb, 0, profile.fused())
 }

@@ -28,7 +28,10 @@ pub(super) fn empty(like: &CubeTensor, dims: &[usize]) -> CubeTensor {
 /// As many cubes as give each of `count` values a unit.
 pub(super) fn cubes(tensor: &CubeTensor, count: usize) -> (CubeCount, CubeDim) {
     let dim = CubeDim::new_1d(UNITS);
-    (calculate_cube_count_elemwise(&tensor.client, count, dim), dim)
+    (
+        calculate_cube_count_elemwise(&tensor.client, count, dim),
+        dim,
+    )
 }
 
 pub(super) fn dims(tensor: &CubeTensor) -> Vec<usize> {

@@ -9,7 +9,11 @@ use super::sums::column_sums;
 use crate::profile::Profile;
 use crate::shape::BLOCK;
 
-pub(super) fn cross_entropy(scores: CubeTensor, targets: CubeTensor, profile: Profile) -> CubeTensor {
+pub(super) fn cross_entropy(
+    scores: CubeTensor,
+    targets: CubeTensor,
+    profile: Profile,
+) -> CubeTensor {
     let (rows, classes) = (dims(&scores)[0], dims(&scores)[1]);
     let losses = launch!(
         row_losses::launch, scores, targets; [rows, 1];
@@ -72,7 +76,11 @@ fn row_losses(
     if ABSOLUTE_POS < losses.len() {
         let first = ABSOLUTE_POS * classes;
         let most = greatest(scores, first, classes);
-        let log_total = logarithm(total(scores, first, most, zero, classes, fused), zero, fused);
+        let log_total = logarithm(
+            total(scores, first, most, zero, classes, fused),
+            zero,
+            fused,
+        );
         let mut sum = 0.0f32.runtime();
         for c in 0..classes {
             let log_share = plus(plus(scores[first + c], -most, zero), -log_total, zero);

@@ -183,7 +183,7 @@ fn factors_kernel(
         let deviation = square_root(statistics[width + column] + epsilon);
         let mut factor = divide(1.0f32.runtime(), deviation);
         if ABSOLUTE_POS >= width {
-            factor = gamma[column] * factor;
+            factor *= gamma[column];
         }
         factors[ABSOLUTE_POS] = factor;
     }

@@ -9,7 +9,12 @@ use super::sums::tree;
 use crate::profile::Profile;
 use crate::shape::{ConvShape, images_per_block};
 
-pub(super) fn forward(x: CubeTensor, w: CubeTensor, shape: ConvShape, profile: Profile) -> CubeTensor {
+pub(super) fn forward(
+    x: CubeTensor,
+    w: CubeTensor,
+    shape: ConvShape,
+    profile: Profile,
+) -> CubeTensor {
     let filters = [16, shape.channels_in, shape.channels_out];
     let weights = launch!(filters_kernel::launch, w; filters; 0, shape, false);
     filtered(x, weights, shape, profile)
@@ -47,7 +52,8 @@ pub(super) fn backward_weight(
 }
 
 fn filtered(x: CubeTensor, weights: CubeTensor, shape: ConvShape, profile: Profile) -> CubeTensor {
-    let transformed = launch!(input_kernel::launch, x; [16, all_tiles(&shape), shape.channels_in]; 0, shape);
+    let transformed =
+        launch!(input_kernel::launch, x; [16, all_tiles(&shape), shape.channels_in]; 0, shape);
     let products = launch!(
         products_kernel::launch, transformed, weights; [16, all_tiles(&shape), shape.channels_out];
         0, shape, profile.fused()
