@@ -14,5 +14,6 @@ pub mod pool;
 mod tree;
 mod winograd;
 
+pub use buffers::Values;
 #[cfg(feature = "burn")]
 pub(crate) use buffers::recycle;

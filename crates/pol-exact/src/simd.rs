@@ -11,6 +11,22 @@
 //! the [`Isa`] that stands for it, which can be obtained only on a processor that has it.
 #![allow(unsafe_code)]
 
+/// Runs the body for `i` from 0 to `n`, at most 24, written out: the compiler keeps an array in
+/// registers only if every index is a constant.
+macro_rules! each {
+    ($i:ident < $n:expr => $body:block) => {
+        $crate::simd::each!(@ $i $n, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23)
+    };
+    (@ $i:ident $n:expr, $body:block, $($k:literal)*) => {
+        $(if $k < $n {
+            let $i: usize = $k;
+            $body
+        })*
+    };
+}
+
+pub(crate) use each;
+
 mod aligned;
 mod butterfly;
 mod isa;

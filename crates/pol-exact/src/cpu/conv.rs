@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::buffers::any;
+use super::buffers::{Values, any};
 use super::frame::Frame;
 use super::tree::tree_sum;
 use super::winograd;
@@ -11,7 +11,7 @@ use crate::shape::{ConvShape, images_per_block};
 use crate::simd::{Aligned, Convolution, Isa, Outer, Run, WIDTH, accumulate_outer, convolve};
 
 /// The output, without bias: `y[n, r, c, o] = Σ over kernel row, kernel column, input channel`.
-pub fn forward(profile: Profile, x: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
+pub fn forward(profile: Profile, x: &[f32], w: &[f32], shape: &ConvShape) -> Values {
     if shape.is_winograd() {
         return winograd::forward(profile, x, w, shape);
     }
@@ -67,7 +67,7 @@ pub fn forward(profile: Profile, x: &[f32], w: &[f32], shape: &ConvShape) -> Vec
 
 /// The gradient of the input: `Σ over kernel row, kernel column (both from the last), output
 /// channel`.
-pub fn backward_input(profile: Profile, dy: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
+pub fn backward_input(profile: Profile, dy: &[f32], w: &[f32], shape: &ConvShape) -> Values {
     if shape.is_winograd() {
         return winograd::backward_input(profile, dy, w, shape);
     }

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::buffers::any;
+use super::buffers::{Values, any};
 use crate::math::plus_product;
 use crate::profile::Profile;
 use crate::simd::vectorised;
@@ -11,17 +11,17 @@ use crate::simd::vectorised;
 const TASK: usize = 1 << 14;
 
 /// `x` where it is positive, else +0.
-pub fn relu(x: &[f32]) -> Vec<f32> {
+pub fn relu(x: &[f32]) -> Values {
     map2(x, x, relu_part)
 }
 
 /// The gradient of [`relu`] with output `y`.
-pub fn relu_backward(dy: &[f32], y: &[f32]) -> Vec<f32> {
+pub fn relu_backward(dy: &[f32], y: &[f32]) -> Values {
     map2(dy, y, relu_backward_part)
 }
 
 /// `a · b`.
-pub fn multiply(a: &[f32], b: &[f32]) -> Vec<f32> {
+pub fn multiply(a: &[f32], b: &[f32]) -> Values {
     map2(a, b, multiply_part)
 }
 
@@ -34,7 +34,7 @@ pub fn add_bias(x: &[f32], bias: &[f32]) -> Vec<f32> {
 }
 
 /// `a·ka + b·kb`: the first product is rounded, the second enters the sum.
-pub fn blend(profile: Profile, a: &[f32], ka: f32, b: &[f32], kb: f32) -> Vec<f32> {
+pub fn blend(profile: Profile, a: &[f32], ka: f32, b: &[f32], kb: f32) -> Values {
     let mut y = any(a.len());
     (y.par_chunks_mut(TASK))
         .zip(a.par_chunks(TASK).zip(b.par_chunks(TASK)))
@@ -53,7 +53,7 @@ pub fn adam_step(m: &[f32], v: &[f32], correction: f32, epsilon: f32) -> Vec<f32
         .collect()
 }
 
-fn map2(a: &[f32], b: &[f32], part: fn(&mut [f32], &[f32], &[f32])) -> Vec<f32> {
+fn map2(a: &[f32], b: &[f32], part: fn(&mut [f32], &[f32], &[f32])) -> Values {
     let mut y = any(a.len());
     (y.par_chunks_mut(TASK))
         .zip(a.par_chunks(TASK).zip(b.par_chunks(TASK)))

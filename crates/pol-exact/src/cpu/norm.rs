@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::buffers::any;
+use super::buffers::{Values, any};
 use super::tree::{tree_sum, tree_sum_of};
 use crate::math::plus_product;
 use crate::profile::Profile;
@@ -11,6 +11,9 @@ use crate::simd::{WIDTH, vectorised};
 
 /// Values that one task of an elementwise loop computes, about.
 const TASK: usize = 1 << 14;
+
+/// Values that are rectified before they are summed.
+const SUMMED_AT_ONCE: usize = 1 << 11;
 
 /// Mean and variance of each channel, and what follows from them.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,7 +67,7 @@ pub fn normalise(
     beta: &[f32],
     shortcut: Option<&[f32]>,
     rectified: bool,
-) -> Vec<f32> {
+) -> Values {
     let channels = mean.len();
     let scale: Vec<_> = gamma.iter().zip(inverse).map(|(g, i)| g * i).collect();
     let mut y = any(x.len());
@@ -84,9 +87,9 @@ pub fn normalise(
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gradients {
     /// Of `x`.
-    pub x: Vec<f32>,
+    pub x: Values,
     /// Of the shortcut: the output's gradient where the rectifier let it through.
-    pub shortcut: Option<Vec<f32>>,
+    pub shortcut: Option<Values>,
     /// Of γ.
     pub gamma: Vec<f32>,
     /// Of β.
@@ -136,18 +139,26 @@ pub fn backward(profile: Profile, dy: &[f32], saved: Saved<'_>, options: Backwar
         let part = part * task..dy.len().min((part + 1) * task);
         let rectified = saved.rectified.map(|y| &y[part.clone()]);
         let (dy, x) = (&dy[part.clone()], &saved.x[part]);
-        let dz = match passed {
-            None => dy,
-            Some(passed) => {
-                pass_rectified(passed, dy, rectified);
-                passed
+        let mut sums = vec![0.0; 2 * channels];
+        // A few rows at a time: what was just written is still at hand.
+        let step = SUMMED_AT_ONCE.div_ceil(channels.max(1)) * channels.max(1);
+        let mut add = |dz: &[f32], x: &[f32]| {
+            let (beta, gamma) = sums.split_at_mut(channels);
+            match profile.fused() {
+                true => add_gradients_fused(dz, x, saved.mean, beta, gamma),
+                false => add_gradients(dz, x, saved.mean, beta, gamma),
             }
         };
-        let mut sums = vec![0.0; 2 * channels];
-        let (beta, gamma) = sums.split_at_mut(channels);
-        match profile.fused() {
-            true => add_gradients_fused(dz, x, saved.mean, beta, gamma),
-            false => add_gradients(dz, x, saved.mean, beta, gamma),
+        match passed {
+            None => add(dy, x),
+            Some(passed) => {
+                for (index, passed) in passed.chunks_mut(step).enumerate() {
+                    let part = index * step..index * step + passed.len();
+                    let rectified = rectified.map(|y| &y[part.clone()]);
+                    pass_rectified(passed, &dy[part.clone()], rectified);
+                    add(passed, &x[part]);
+                }
+            }
         }
         sums
     };
@@ -190,7 +201,7 @@ pub fn backward(profile: Profile, dy: &[f32], saved: Saved<'_>, options: Backwar
         (false, false) => (any(dy.len()), None),
     };
     let dz = match (&shortcut, writes) {
-        (Some(shortcut), _) => Some(shortcut.as_slice()),
+        (Some(shortcut), _) => Some(&**shortcut),
         (None, true) => None,
         (None, false) => Some(dy),
     };
@@ -284,6 +295,7 @@ profiled! { FUSED, add_squares_fused, add_squares, (x: &[f32], mean: &[f32], sum
     }
 }}
 
+// Adds to `beta` and `gamma`.
 profiled! { FUSED, add_gradients_fused, add_gradients, (
     dz: &[f32],
     x: &[f32],
@@ -295,6 +307,8 @@ profiled! { FUSED, add_gradients_fused, add_gradients, (
     let whole = channels / WIDTH * WIDTH;
     for first in (0..whole).step_by(WIDTH) {
         let (mut beta_lanes, mut gamma_lanes) = ([0.0; WIDTH], [0.0; WIDTH]);
+        beta_lanes.copy_from_slice(&beta[first..][..WIDTH]);
+        gamma_lanes.copy_from_slice(&gamma[first..][..WIDTH]);
         let mut means = [0.0; WIDTH];
         means.copy_from_slice(&mean[first..][..WIDTH]);
         for (dz, x) in dz.chunks_exact(channels).zip(x.chunks_exact(channels)) {

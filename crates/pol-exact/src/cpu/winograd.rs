@@ -4,10 +4,11 @@
 //! Position `4i + j` of a transformed tile is row i, column j. Every transform goes along rows
 //! first, then along columns.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use super::buffers::any;
-use super::frame::Frame;
+use super::buffers::{Values, any};
 use super::tree::tree_sum;
 use crate::profile::Profile;
 use crate::shape::{ConvShape, images_per_block};
@@ -23,18 +24,13 @@ const TILES: usize = 16;
 /// The same where sums are kept between times.
 const TILES_SUMMED: usize = 64;
 
-pub(super) fn forward(profile: Profile, x: &[f32], w: &[f32], shape: &ConvShape) -> Vec<f32> {
+pub(super) fn forward(profile: Profile, x: &[f32], w: &[f32], shape: &ConvShape) -> Values {
     let (inputs, outputs) = (shape.channels_in, shape.channels_out);
     let weights = transformed_weights(inputs, outputs, |o, i, tap| w[(o * inputs + i) * 9 + tap]);
     filtered(profile, x, &weights, shape)
 }
 
-pub(super) fn backward_input(
-    profile: Profile,
-    dy: &[f32],
-    w: &[f32],
-    shape: &ConvShape,
-) -> Vec<f32> {
+pub(super) fn backward_input(profile: Profile, dy: &[f32], w: &[f32], shape: &ConvShape) -> Values {
     let (inputs, outputs) = (shape.channels_in, shape.channels_out);
     let turned = |i: usize, o: usize, tap: usize| w[(o * inputs + i) * 9 + 8 - tap];
     let weights = transformed_weights(outputs, inputs, turned);
@@ -42,12 +38,12 @@ pub(super) fn backward_input(
 }
 
 /// `Aᵀ [(G g Gᵀ) · (Bᵀ d B)] A` for every tile d.
-fn filtered(profile: Profile, x: &[f32], weights: &[f32], shape: &ConvShape) -> Vec<f32> {
+fn filtered(profile: Profile, x: &[f32], weights: &[f32], shape: &ConvShape) -> Values {
     let isa = Isa::current();
     let (inputs, outputs) = (shape.channels_in, shape.channels_out);
     let [rows, columns] = shape.output();
     let [tile_rows, tile_columns] = shape.tiles();
-    let frame = input_frame(shape);
+    let tiling = Tiling::of_input(shape);
     let chunk = TILES.div_ceil(tile_columns).min(tile_rows);
     let tiles = chunk * tile_columns;
     let runs = [Run {
@@ -58,39 +54,20 @@ fn filtered(profile: Profile, x: &[f32], weights: &[f32], shape: &ConvShape) -> 
     let mut y = any(shape.output_len());
     let image = rows * columns * outputs;
     let scratch = || {
-        let padded = frame.scratch();
-        let wide = Aligned::zeros(4 * frame.padded_columns() * inputs);
         let transformed = Aligned::zeros(POSITIONS * tiles * inputs);
         let products = Aligned::zeros(POSITIONS * tiles * outputs);
         let halves = Aligned::zeros(8 * tiles * outputs);
-        (padded, wide, transformed, products, halves)
+        (tiling.scratch(), transformed, products, halves)
     };
-    (y.par_chunks_mut(image.max(1))
-        .zip(x.par_chunks(frame.len().max(1))))
-    .for_each_init(
+    let images = y.par_chunks_mut(image).zip(x.par_chunks(tiling.len()));
+    images.for_each_init(
         scratch,
-        |(padded, wide, transformed, products, halves), (y, x)| {
-            let x = frame.pad(x, padded);
+        |(scratch, transformed, products, halves), (y, x)| {
             for first in (0..tile_rows).step_by(chunk) {
-                let count = chunk.min(tile_rows - first);
-                let used = count * tile_columns;
+                let chunk = first..tile_rows.min(first + chunk);
+                let used = chunk.len() * tile_columns;
                 let plane = used * inputs;
-                for row in 0..count {
-                    let at = 2 * (first + row) * frame.padded_columns() * inputs;
-                    let from = &x[at..at + 4 * frame.padded_columns() * inputs];
-                    let to = row * tile_columns * inputs;
-                    let to = &mut transformed[to..];
-                    let widths = [inputs, inputs];
-                    transform_tiles(
-                        Transform::Input,
-                        from,
-                        wide,
-                        widths,
-                        to,
-                        plane,
-                        tile_columns,
-                    );
-                }
+                tiling.transform(x, chunk.clone(), scratch, transformed, inputs);
                 let job = Convolution {
                     x: &transformed[..POSITIONS * plane],
                     row_step: plane,
@@ -108,14 +85,11 @@ fn filtered(profile: Profile, x: &[f32], weights: &[f32], shape: &ConvShape) -> 
                 convolve(isa, profile.fused(), &job, products);
                 let plane = used * outputs;
                 transform_rows_out(&products[..POSITIONS * plane], halves, plane);
-                for row in 0..2 * count {
-                    let r = 2 * first + row;
-                    if r < rows {
-                        let from =
-                            &halves[row % 2 * 4 * plane + row / 2 * tile_columns * outputs..];
-                        let to = &mut y[r * columns * outputs..(r + 1) * columns * outputs];
-                        transform_columns_out(from, plane, to, outputs);
-                    }
+                for row in 2 * chunk.start..rows.min(2 * chunk.end) {
+                    let half = row % 2 * 4 * plane;
+                    let tile = (row / 2 - chunk.start) * tile_columns;
+                    let to = &mut y[row * columns * outputs..(row + 1) * columns * outputs];
+                    transform_columns_out(&halves[half + tile * outputs..], plane, to, outputs);
                 }
             }
         },
@@ -134,15 +108,7 @@ pub(super) fn backward_weight(
     let (inputs, outputs) = (shape.channels_in, shape.channels_out);
     let [rows, columns] = shape.output();
     let [tile_rows, tile_columns] = shape.tiles();
-    let frame = input_frame(shape);
-    // An output beyond the last has no gradient.
-    let gradient_frame = Frame {
-        rows,
-        columns,
-        channels: outputs,
-        before: [0, 0],
-        after: [2 * tile_rows - rows, 2 * tile_columns - columns],
-    };
+    let (tiling, gradient_tiling) = (Tiling::of_input(shape), Tiling::of_gradient(shape));
     let groups = outputs.div_ceil(WIDTH);
     let wide_outputs = groups * WIDTH;
     let chunk = TILES_SUMMED.div_ceil(tile_columns).min(tile_rows);
@@ -150,34 +116,19 @@ pub(super) fn backward_weight(
     let images = images_per_block(rows * columns);
     let sums = tree_sum(shape.batch.div_ceil(images), &|block| {
         let mut sums = Aligned::zeros(POSITIONS * inputs * wide_outputs);
-        let (mut padded, mut padded_gradient) = (frame.scratch(), gradient_frame.scratch());
-        let mut wide = Aligned::zeros(4 * frame.padded_columns() * inputs);
-        let mut wide_gradient = Aligned::zeros(4 * gradient_frame.padded_columns() * outputs);
+        let (mut scratch, mut gradient_scratch) = (tiling.scratch(), gradient_tiling.scratch());
         let mut transformed = Aligned::zeros(POSITIONS * tiles * inputs);
         let mut gradient = Aligned::zeros(POSITIONS * tiles * wide_outputs);
         for image in block * images..shape.batch.min((block + 1) * images) {
-            let x = frame.pad(
-                &x[image * frame.len()..(image + 1) * frame.len()],
-                &mut padded,
-            );
-            let len = gradient_frame.len();
-            let dy = gradient_frame.pad(&dy[image * len..(image + 1) * len], &mut padded_gradient);
+            let x = &x[image * tiling.len()..(image + 1) * tiling.len()];
+            let dy = &dy[image * gradient_tiling.len()..(image + 1) * gradient_tiling.len()];
             for first in (0..tile_rows).step_by(chunk) {
-                let count = chunk.min(tile_rows - first);
-                let used = count * tile_columns;
+                let chunk = first..tile_rows.min(first + chunk);
+                let used = chunk.len() * tile_columns;
                 let (plane, gradient_plane) = (used * inputs, used * wide_outputs);
-                for row in 0..count {
-                    let at = 2 * (first + row);
-                    let from = &x[at * frame.padded_columns() * inputs..];
-                    let to = &mut transformed[row * tile_columns * inputs..];
-                    let (which, widths) = (Transform::Input, [inputs, inputs]);
-                    transform_tiles(which, from, &mut wide, widths, to, plane, tile_columns);
-                    let from = &dy[at * gradient_frame.padded_columns() * outputs..];
-                    let to = &mut gradient[row * tile_columns * wide_outputs..];
-                    let (which, widths) = (Transform::Gradient, [outputs, wide_outputs]);
-                    let wide = &mut wide_gradient;
-                    transform_tiles(which, from, wide, widths, to, gradient_plane, tile_columns);
-                }
+                tiling.transform(x, chunk.clone(), &mut scratch, &mut transformed, inputs);
+                let (scratch, to) = (&mut gradient_scratch, &mut gradient);
+                gradient_tiling.transform(dy, chunk, scratch, to, wide_outputs);
                 let sums = sums.chunks_exact_mut(inputs * wide_outputs);
                 for (position, sums) in sums.enumerate() {
                     let job = Outer {
@@ -211,16 +162,117 @@ pub(super) fn backward_weight(
     dw
 }
 
-/// Padding, and as much more below and to the right as the last tiles reach.
-fn input_frame(shape: &ConvShape) -> Frame {
-    let tiles = shape.tiles();
-    let after = |dim: usize| 2 * tiles[dim] + 2 - shape.padding[dim] - shape.input[dim];
-    Frame {
-        rows: shape.input[0],
-        columns: shape.input[1],
-        channels: shape.channels_in,
-        before: shape.padding,
-        after: [after(0), after(1)],
+/// The tiles of an image, of the input or of the output's gradient, and their transform.
+struct Tiling {
+    which: Transform,
+    /// Rows and columns of the image.
+    image: [usize; 2],
+    channels: usize,
+    /// Zeros above and to the left of the image.
+    before: [usize; 2],
+    tile_columns: usize,
+}
+
+/// What a [`Tiling`] works in.
+struct Scratch {
+    /// Four rows of tiles transformed along rows; zero in the padding.
+    wide: Aligned,
+    /// A row beyond the image.
+    zeros: Aligned,
+}
+
+impl Tiling {
+    /// `Bᵀ d B` of tiles of 4×4, two apart.
+    fn of_input(shape: &ConvShape) -> Self {
+        Self {
+            which: Transform::Input,
+            image: shape.input,
+            channels: shape.channels_in,
+            before: shape.padding,
+            tile_columns: shape.tiles()[1],
+        }
+    }
+
+    /// `A e Aᵀ` of tiles of 2×2.
+    fn of_gradient(shape: &ConvShape) -> Self {
+        Self {
+            which: Transform::Gradient,
+            image: shape.output(),
+            channels: shape.channels_out,
+            before: [0, 0],
+            tile_columns: shape.tiles()[1],
+        }
+    }
+
+    /// Values of an image.
+    const fn len(&self) -> usize {
+        self.image[0] * self.image[1] * self.channels
+    }
+
+    /// Values of a row of tiles along one row of the image, the padding included.
+    const fn wide_len(&self) -> usize {
+        let overlap = match self.which {
+            Transform::Gradient => 0,
+            _ => 2,
+        };
+        (2 * self.tile_columns + overlap) * self.channels
+    }
+
+    fn scratch(&self) -> Scratch {
+        Scratch {
+            wide: Aligned::zeros(4 * self.wide_len()),
+            zeros: Aligned::zeros(self.image[1] * self.channels),
+        }
+    }
+
+    /// Transforms these rows of tiles: position p of tile t goes to `to[(p · tiles + t) · width ..]`.
+    fn transform(
+        &self,
+        image: &[f32],
+        tile_rows: Range<usize>,
+        scratch: &mut Scratch,
+        to: &mut [f32],
+        width: usize,
+    ) {
+        let isa = Isa::current();
+        let (row_len, wide_len) = (self.image[1] * self.channels, self.wide_len());
+        let Scratch { wide, zeros } = scratch;
+        let operands = match self.which {
+            Transform::Gradient => [0, 1, 0, 1],
+            _ => [0, 1, 2, 3],
+        };
+        let along_rows = Layout {
+            count: 1,
+            len: row_len,
+            from_step: 0,
+            to_step: 0,
+            plane: wide_len,
+        };
+        let along_columns = Layout {
+            count: self.tile_columns,
+            len: self.channels,
+            from_step: 2 * self.channels,
+            to_step: width,
+            plane: tile_rows.len() * self.tile_columns * width,
+        };
+        for (index, tile_row) in tile_rows.enumerate() {
+            let rows = operands.map(|operand| {
+                let row = (2 * tile_row + operand).checked_sub(self.before[0]);
+                match row.filter(|row| *row < self.image[0]) {
+                    Some(row) => &image[row * row_len..(row + 1) * row_len],
+                    None => &zeros[..],
+                }
+            });
+            // The padding stays zero: every transform of zeros is.
+            let inside = &mut wide[self.before[1] * self.channels..];
+            transform(isa, self.which, rows, inside, along_rows);
+            let to = &mut to[index * self.tile_columns * width..];
+            for (row, wide) in wide.chunks_exact(wide_len).enumerate() {
+                let columns = operands.map(|operand| &wide[operand * self.channels..]);
+                let to = &mut to[4 * row * along_columns.plane..];
+                transform(isa, self.which, columns, to, along_columns);
+            }
+        }
     }
 }
 
@@ -258,58 +310,6 @@ fn filter([a, b, c]: [f32; 3]) -> [f32; 4] {
 fn filter_gradient([a, b, c, d]: [f32; 4]) -> [f32; 3] {
     let half = (b + c) * 0.5;
     [a + half, (b - c) * 0.5, half + d]
-}
-
-/// `Bᵀ d B` of a row of tiles, or `A e Aᵀ`: `from` begins with the tiles' rows of `wide.len() / 4`
-/// values. Position p of tile t goes to `to[p · plane + t · widths[1] ..]`; `widths` are the channels
-/// in `from` and in `to`.
-fn transform_tiles(
-    which: Transform,
-    from: &[f32],
-    wide: &mut [f32],
-    widths: [usize; 2],
-    to: &mut [f32],
-    plane: usize,
-    tiles: usize,
-) {
-    let isa = Isa::current();
-    let len = wide.len() / 4;
-    let rows = match which {
-        Transform::Gradient => [0, 1, 0, 1],
-        _ => [0, 1, 2, 3],
-    };
-    let along_rows = Layout {
-        count: 1,
-        len,
-        from_step: 0,
-        to_step: 0,
-        plane: len,
-    };
-    transform(
-        isa,
-        which,
-        rows.map(|r| &from[r * len..(r + 1) * len]),
-        wide,
-        along_rows,
-    );
-    let [channels, wide_channels] = widths;
-    let along_columns = Layout {
-        count: tiles,
-        len: channels,
-        from_step: 2 * channels,
-        to_step: wide_channels,
-        plane,
-    };
-    for (row, wide) in wide.chunks_exact(len).enumerate() {
-        let columns = rows.map(|c| &wide[c * channels..]);
-        transform(
-            isa,
-            which,
-            columns,
-            &mut to[4 * row * plane..],
-            along_columns,
-        );
-    }
 }
 
 /// `Aᵀ m` along rows: `[4, 4, plane]` to `[2, 4, plane]`.

@@ -119,6 +119,18 @@ unsafe fn each<L: Lanes, const N: usize>(
 ) {
     let from = from.map(<[f32]>::as_ptr);
     let to = to.as_mut_ptr();
+    if at.len == WIDTH {
+        for vector in 0..at.count {
+            // SAFETY: as below.
+            unsafe {
+                let from = from.map(|operand| L::load(operand.add(vector * at.from_step)));
+                let to = to.add(vector * at.to_step);
+                let out = results(from);
+                each!(n < N => { out[n].store(to.add(n * at.plane)); });
+            }
+        }
+        return;
+    }
     let whole = at.len / WIDTH * WIDTH;
     for vector in 0..at.count {
         // SAFETY: every index is below (count − 1) · step + len, which `transform` compared with the
@@ -129,9 +141,7 @@ unsafe fn each<L: Lanes, const N: usize>(
             let mut i = 0;
             while i < whole {
                 let out = results(from.map(|operand| L::load(operand.add(i))));
-                for (n, lanes) in out.into_iter().enumerate() {
-                    lanes.store(to.add(n * at.plane + i));
-                }
+                each!(n < N => { out[n].store(to.add(n * at.plane + i)); });
                 i += WIDTH;
             }
             if whole < at.len {

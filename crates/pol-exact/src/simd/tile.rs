@@ -9,20 +9,6 @@ use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx512};
 
-/// Runs the body for `i` from 0 to `n`, at most 24, written out: the compiler keeps an array in
-/// registers only if every index is a constant.
-macro_rules! each {
-    ($i:ident < $n:expr => $body:block) => {
-        each!(@ $i $n, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23)
-    };
-    (@ $i:ident $n:expr, $body:block, $($k:literal)*) => {
-        $(if $k < $n {
-            let $i: usize = $k;
-            $body
-        })*
-    };
-}
-
 /// Consecutive inputs of an output.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run {

@@ -1,23 +1,26 @@
 //! The kernels on Burn's CPU backend.
 
+use std::sync::Arc;
+
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
-use burn::tensor::TensorData;
-use burn_flex::FlexTensor;
+use burn::tensor::{DType, TensorData};
+use burn_flex::{FlexTensor, Layout};
+use burn_std::Bytes;
 
 use super::backend::{Kernels, NormGradients, NormOptions, forward_only};
 use crate::cpu::norm::{self, Saved};
-use crate::cpu::{conv, elementwise, linear, loss, pool, recycle};
+use crate::cpu::{Values, conv, elementwise, linear, loss, pool, recycle};
 use crate::profile::Profile;
 use crate::shape::{ConvShape, PoolShape, ShortcutShape, rows_per_block};
 
 forward_only!(Flex);
 
 /// The values of a tensor in order, in memory of their own if they aren't already.
-struct Values(FlexTensor);
+struct Held(FlexTensor);
 
-impl Values {
+impl Held {
     fn of(tensor: FlexTensor) -> Self {
         match tensor.as_slice::<f32>() {
             Some(_) => Self(tensor),
@@ -30,41 +33,52 @@ impl Values {
     }
 }
 
-impl Drop for Values {
+impl Drop for Held {
     /// What nobody else holds is used again.
     fn drop(&mut self) {
         let gone = FlexTensor::from_data(TensorData::new(Vec::<f32>::new(), [0]));
         let tensor = std::mem::replace(&mut self.0, gone);
-        if tensor.is_unique()
-            && tensor.as_slice::<f32>().is_some()
-            && let Ok(values) = tensor.into_data().try_into_vec::<f32>()
+        let bytes = tensor.data_arc();
+        drop(tensor);
+        if let Ok(bytes) = Arc::try_unwrap(bytes)
+            && let Ok(vector) = bytes.try_into_vec::<f32>()
         {
-            recycle(values);
+            recycle(vector);
         }
     }
 }
 
-fn tensor(values: Vec<f32>, shape: &[usize]) -> FlexTensor {
-    FlexTensor::from_data(TensorData::new(values, shape.to_vec()))
+fn tensor(values: impl Into<Values>, shape: &[usize]) -> FlexTensor {
+    let (vector, start) = values.into().into_parts();
+    let mut strides = vec![1; shape.len()];
+    for dim in (1..shape.len()).rev() {
+        strides[dim - 1] = strides[dim] * shape[dim] as isize;
+    }
+    let layout = Layout::new(shape.to_vec().into(), strides, start);
+    FlexTensor::new(Bytes::from_elems(vector), layout, DType::F32)
 }
 
 fn dims(tensor: &FlexTensor) -> Vec<usize> {
     tensor.shape().to_vec()
 }
 
-fn unary(x: FlexTensor, f: impl FnOnce(&[f32]) -> Vec<f32>) -> FlexTensor {
+fn unary<V: Into<Values>>(x: FlexTensor, f: impl FnOnce(&[f32]) -> V) -> FlexTensor {
     let shape = dims(&x);
-    tensor(f(Values::of(x).get()), &shape)
+    tensor(f(Held::of(x).get()), &shape)
 }
 
-fn binary(a: FlexTensor, b: FlexTensor, f: impl FnOnce(&[f32], &[f32]) -> Vec<f32>) -> FlexTensor {
+fn binary<V: Into<Values>>(
+    a: FlexTensor,
+    b: FlexTensor,
+    f: impl FnOnce(&[f32], &[f32]) -> V,
+) -> FlexTensor {
     let shape = dims(&a);
-    tensor(f(Values::of(a).get(), Values::of(b).get()), &shape)
+    tensor(f(Held::of(a).get(), Held::of(b).get()), &shape)
 }
 
 /// Mean, and one over the deviation.
 fn mean_and_inverse(statistics: FlexTensor, epsilon: f32) -> (Vec<f32>, Vec<f32>) {
-    let statistics = Values::of(statistics);
+    let statistics = Held::of(statistics);
     let (mean, variance) = statistics.get().split_at(statistics.get().len() / 2);
     (mean.to_vec(), norm::inverse_deviation(variance, epsilon))
 }
@@ -76,7 +90,7 @@ impl Kernels for Flex {
         shape: ConvShape,
         profile: Profile,
     ) -> FloatTensor<Self> {
-        let y = conv::forward(profile, Values::of(x).get(), Values::of(w).get(), &shape);
+        let y = conv::forward(profile, Held::of(x).get(), Held::of(w).get(), &shape);
         tensor(y, &shape.output_dims())
     }
 
@@ -86,7 +100,7 @@ impl Kernels for Flex {
         shape: ConvShape,
         profile: Profile,
     ) -> FloatTensor<Self> {
-        let dx = conv::backward_input(profile, Values::of(dy).get(), Values::of(w).get(), &shape);
+        let dx = conv::backward_input(profile, Held::of(dy).get(), Held::of(w).get(), &shape);
         tensor(dx, &shape.input_dims())
     }
 
@@ -96,7 +110,7 @@ impl Kernels for Flex {
         shape: ConvShape,
         profile: Profile,
     ) -> FloatTensor<Self> {
-        let dw = conv::backward_weight(profile, Values::of(x).get(), Values::of(dy).get(), &shape);
+        let dw = conv::backward_weight(profile, Held::of(x).get(), Held::of(dy).get(), &shape);
         tensor(dw, &shape.weight_dims())
     }
 
@@ -108,8 +122,8 @@ impl Kernels for Flex {
         let (rows, sizes) = (dims(&x)[0], dims(&w));
         let y = linear::forward(
             profile,
-            Values::of(x).get(),
-            Values::of(w).get(),
+            Held::of(x).get(),
+            Held::of(w).get(),
             sizes[0],
             sizes[1],
         );
@@ -122,7 +136,7 @@ impl Kernels for Flex {
         profile: Profile,
     ) -> FloatTensor<Self> {
         let (rows, sizes) = (dims(&dy)[0], dims(&w));
-        let (dy, w) = (Values::of(dy), Values::of(w));
+        let (dy, w) = (Held::of(dy), Held::of(w));
         let dx = linear::backward_input(profile, dy.get(), w.get(), sizes[0], sizes[1]);
         tensor(dx, &[rows, sizes[0]])
     }
@@ -133,7 +147,7 @@ impl Kernels for Flex {
         profile: Profile,
     ) -> FloatTensor<Self> {
         let (inputs, outputs) = (dims(&x)[1], dims(&dy)[1]);
-        let (x, dy) = (Values::of(x), Values::of(dy));
+        let (x, dy) = (Held::of(x), Held::of(dy));
         let dw = linear::backward_weight(profile, x.get(), dy.get(), inputs, outputs);
         tensor(dw, &[inputs, outputs])
     }
@@ -145,19 +159,14 @@ impl Kernels for Flex {
     fn column_sums(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let shape = dims(&x);
         let width = shape.last().copied().unwrap_or(1);
-        let sums = norm::column_sums(Values::of(x).get(), width, rows_per_block(&shape));
+        let sums = norm::column_sums(Held::of(x).get(), width, rows_per_block(&shape));
         tensor(sums, &[width])
     }
 
     fn statistics(x: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
         let shape = dims(&x);
         let channels = shape.last().copied().unwrap_or(1);
-        let found = norm::statistics(
-            profile,
-            Values::of(x).get(),
-            channels,
-            rows_per_block(&shape),
-        );
+        let found = norm::statistics(profile, Held::of(x).get(), channels, rows_per_block(&shape));
         let mut both = found.mean;
         both.extend(found.variance);
         tensor(both, &[2, channels])
@@ -172,8 +181,8 @@ impl Kernels for Flex {
         options: NormOptions,
     ) -> FloatTensor<Self> {
         let (mean, inverse) = mean_and_inverse(statistics, options.epsilon);
-        let (gamma, beta) = (Values::of(gamma), Values::of(beta));
-        let shortcut = shortcut.map(Values::of);
+        let (gamma, beta) = (Held::of(gamma), Held::of(beta));
+        let shortcut = shortcut.map(Held::of);
         unary(x, |x| {
             norm::normalise(
                 options.profile,
@@ -182,7 +191,7 @@ impl Kernels for Flex {
                 &inverse,
                 gamma.get(),
                 beta.get(),
-                shortcut.as_ref().map(Values::get),
+                shortcut.as_ref().map(Held::get),
                 options.rectified,
             )
         })
@@ -199,11 +208,11 @@ impl Kernels for Flex {
     ) -> NormGradients<FloatTensor<Self>> {
         let shape = dims(&x);
         let (mean, inverse) = mean_and_inverse(statistics, options.epsilon);
-        let (dy, x, gamma) = (Values::of(dy), Values::of(x), Values::of(gamma));
-        let y = y.map(Values::of);
+        let (dy, x, gamma) = (Held::of(dy), Held::of(x), Held::of(gamma));
+        let y = y.map(Held::of);
         let saved = Saved {
             x: x.get(),
-            rectified: y.as_ref().map(Values::get),
+            rectified: y.as_ref().map(Held::get),
             mean: &mean,
             inverse: &inverse,
             gamma: gamma.get(),
@@ -231,7 +240,7 @@ impl Kernels for Flex {
     }
 
     fn max_pool_forward(x: FloatTensor<Self>, shape: PoolShape) -> FloatTensor<Self> {
-        tensor(pool::max(Values::of(x).get(), &shape), &shape.output_dims())
+        tensor(pool::max(Held::of(x).get(), &shape), &shape.output_dims())
     }
 
     fn max_pool_backward(
@@ -244,25 +253,25 @@ impl Kernels for Flex {
 
     fn average_pool_forward(x: FloatTensor<Self>, shape: PoolShape) -> FloatTensor<Self> {
         tensor(
-            pool::average(Values::of(x).get(), &shape),
+            pool::average(Held::of(x).get(), &shape),
             &shape.output_dims(),
         )
     }
 
     fn average_pool_backward(dy: FloatTensor<Self>, shape: PoolShape) -> FloatTensor<Self> {
-        let dx = pool::average_backward(Values::of(dy).get(), &shape);
+        let dx = pool::average_backward(Held::of(dy).get(), &shape);
         tensor(dx, &shape.input_dims())
     }
 
     fn shortcut_forward(x: FloatTensor<Self>, shape: ShortcutShape) -> FloatTensor<Self> {
         tensor(
-            pool::shortcut(Values::of(x).get(), &shape),
+            pool::shortcut(Held::of(x).get(), &shape),
             &shape.output_dims(),
         )
     }
 
     fn shortcut_backward(dy: FloatTensor<Self>, shape: ShortcutShape) -> FloatTensor<Self> {
-        let dx = pool::shortcut_backward(Values::of(dy).get(), &shape);
+        let dx = pool::shortcut_backward(Held::of(dy).get(), &shape);
         tensor(dx, &shape.input_dims())
     }
 
@@ -276,7 +285,7 @@ impl Kernels for Flex {
         profile: Profile,
     ) -> FloatTensor<Self> {
         let classes = dims(&scores)[1];
-        let (scores, targets) = (Values::of(scores), Values::of(targets));
+        let (scores, targets) = (Held::of(scores), Held::of(targets));
         let loss = loss::cross_entropy(profile, scores.get(), targets.get(), classes);
         tensor(vec![loss], &[1])
     }
@@ -288,7 +297,7 @@ impl Kernels for Flex {
         profile: Profile,
     ) -> FloatTensor<Self> {
         let classes = dims(&scores)[1];
-        let dloss = Values::of(dloss).get().first().copied().unwrap_or(0.0);
+        let dloss = Held::of(dloss).get().first().copied().unwrap_or(0.0);
         binary(scores, targets, |scores, targets| {
             loss::cross_entropy_backward(profile, scores, targets, classes, dloss)
         })
