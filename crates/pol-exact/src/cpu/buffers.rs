@@ -75,30 +75,42 @@ pub(crate) fn any(len: usize) -> Values {
     if len < SHORTEST {
         return vec![0.0; len].into();
     }
-    let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
-    let found = (waiting.by_length.get_mut(&(len + LINE))).and_then(Vec::pop);
-    if found.is_some() {
-        waiting.values -= len + LINE;
-    }
-    drop(waiting);
-    let vector = found.unwrap_or_else(|| vec![0.0; len + LINE]);
+    let vector = take(len + LINE);
     let start = vector.as_ptr().align_offset(64).min(LINE);
     Values { vector, start, len }
 }
 
-/// Lets [`any`] hand out this vector again.
+/// As [`any`], from the beginning of a vector: Burn adds to such a gradient in place.
+pub(crate) fn any_from_start(len: usize) -> Values {
+    take(len).into()
+}
+
+/// A vector of this length that waits, or a new one.
+fn take(len: usize) -> Vec<f32> {
+    if len >= SHORTEST {
+        let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = waiting.by_length.entry(len).or_default().pop();
+        if let Some(vector) = found {
+            waiting.values -= len;
+            return vector;
+        }
+    }
+    vec![0.0; len]
+}
+
+/// Lets [`any`] hand out this vector again, if vectors of its length were ever asked for.
 #[cfg_attr(
     not(feature = "burn"),
     expect(dead_code, reason = "slices belong to the caller")
 )]
 pub(crate) fn recycle(vector: Vec<f32>) {
     let len = vector.len();
-    if len < SHORTEST + LINE || vector.capacity() > 2 * len {
+    let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+    if len < SHORTEST || waiting.values + len > MOST {
         return;
     }
-    let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
-    if waiting.values + len <= MOST {
+    if let Some(same) = waiting.by_length.get_mut(&len) {
+        same.push(vector);
         waiting.values += len;
-        waiting.by_length.entry(len).or_default().push(vector);
     }
 }

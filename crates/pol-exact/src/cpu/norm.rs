@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::buffers::{Values, any};
+use super::buffers::{Values, any, any_from_start};
 use super::tree::{tree_sum, tree_sum_of};
 use crate::math::plus_product;
 use crate::profile::Profile;
@@ -133,7 +133,11 @@ pub fn backward(profile: Profile, dy: &[f32], saved: Saved<'_>, options: Backwar
     let count = (dy.len() / channels.max(1)) as f32;
     // What passed the rectifier, written on the way to the sums.
     let writes = saved.rectified.is_some() || with_shortcut;
-    let mut passed = any(if writes { dy.len() } else { 0 });
+    let mut passed = match (writes, with_shortcut) {
+        (_, true) => any_from_start(dy.len()),
+        (true, false) => any(dy.len()),
+        (false, false) => any(0),
+    };
     let task = block * channels.max(1);
     let sums = |part: usize, passed: Option<&mut [f32]>| {
         let part = part * task..dy.len().min((part + 1) * task);
