@@ -74,7 +74,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "K")]
     pub(crate) interval: Option<u64>,
     /// Keep the whole state of every N-th checkpoint only; the others take 32 bytes each and are
-    /// recomputed by whoever verifies. Needs exact numerics.
+    /// recomputed by whoever verifies. Needs exact numerics. Give it again with --resume.
     #[arg(long, value_name = "N")]
     pub(crate) keep: Option<u64>,
     /// The prover's nonce; all randomness follows from it, the recipe and the data. Default: 0.

@@ -80,6 +80,12 @@ pub(crate) fn open(machine: &MachineArgs, numerics: Numerics) -> Result<Opening,
     let found = probe(backend, numerics);
     if !found.present {
         let problem = found.problem.unwrap_or_default();
+        if numerics.is_exact() && found.device.is_some() {
+            return Err(CliError::Environment(format!(
+                "the backend `{backend}` may not run {numerics} recipes on this machine \
+                 ({problem}); `pol doctor` shows which may, and `flex` always does"
+            )));
+        }
         return Err(CliError::Environment(format!(
             "the backend `{backend}` cannot be used on this machine ({problem}); {}",
             backend.remedy()

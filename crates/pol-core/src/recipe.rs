@@ -468,6 +468,18 @@ mod tests {
         assert!(int.differences(&int).is_empty());
     }
 
+    /// `exact` is short for a profile in recipe files; a proof has to spell it out.
+    #[test]
+    fn numerics_have_one_spelling_in_a_proof() {
+        let decode = |name: &str| codec::decode::<Numerics>("n", &codec::encode(&name), 100);
+        for name in Numerics::NAMES {
+            assert_eq!(decode(name).unwrap().to_string(), name);
+        }
+        assert!(decode("exact").is_err());
+        assert!(decode("exact/unfused-v2").is_err());
+        assert!(Numerics::try_from("exact".to_owned()).is_ok());
+    }
+
     #[test]
     fn multi_step_falls_at_its_milestones() {
         let rate = rate(

@@ -206,13 +206,15 @@ impl Recorder {
     /// Keeps the state of every `keep`-th checkpoint only, and of the last; of the others the proof
     /// holds the digest, and a verifier recomputes them from the one before.
     ///
+    /// 0 counts as 1.
+    ///
     /// # Errors
-    /// If the recipe's numerics are not exact, or `keep` is zero.
+    /// If states would be left out and the recipe's numerics are not exact.
     pub fn keep(mut self, keep: u64) -> Result<Self, RecordError> {
-        if keep == 0 || (keep > 1 && !self.terms.recipe.numerics.is_exact()) {
+        if keep > 1 && !self.terms.recipe.numerics.is_exact() {
             return Err(RecordError::NotExact);
         }
-        self.keep = keep;
+        self.keep = keep.max(1);
         Ok(self)
     }
 

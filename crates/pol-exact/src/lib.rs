@@ -1,8 +1,7 @@
 //! Training kernels with one defined order of operations: the same bits on every device.
 //!
-//! What every operator computes, to the last bit, is written in
-//! [NUMERICS.md](https://github.com/proof-of-learning/proof-of-learning/blob/main/crates/pol-exact/NUMERICS.md),
-//! beside this crate's sources. [`cpu`] computes it on slices, with any instruction set and any
+//! What every operator computes, to the last bit, is written in NUMERICS.md beside this crate's
+//! sources. [`cpu`] computes it on slices, with any instruction set and any
 //! number of threads; [`tensor`] on Burn's tensors, with gradients, on the CPU and on CubeCL's
 //! devices. [`probe`] shows whether a device complies.
 

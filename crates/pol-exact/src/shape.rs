@@ -42,7 +42,7 @@ impl ConvShape {
     /// # Panics
     /// If no kernel fits the padded input, or a size is zero, or the padding is not less than the
     /// kernel.
-    pub(crate) fn check(&self) {
+    pub fn check(&self) {
         for dim in 0..2 {
             let (size, kernel) = (self.input[dim], self.kernel[dim]);
             let (stride, padding) = (self.stride[dim], self.padding[dim]);

@@ -215,7 +215,7 @@ pub fn backward_weight(profile: Profile, x: &[f32], dy: &[f32], shape: &ConvShap
 }
 
 /// `[⌈channels / 16⌉, depth, 16]`, zero where there is no channel.
-fn pack(depth: usize, channels: usize, weight: impl Fn(usize, usize) -> f32) -> Aligned {
+pub(super) fn pack(depth: usize, channels: usize, weight: impl Fn(usize, usize) -> f32) -> Aligned {
     let groups = channels.div_ceil(WIDTH);
     let mut packed = Aligned::zeros(groups * depth * WIDTH);
     for channel in 0..channels {

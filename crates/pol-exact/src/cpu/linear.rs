@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::conv::pack;
 use super::tree::tree_sum;
 use crate::profile::Profile;
 use crate::shape::BLOCK;
@@ -15,7 +16,7 @@ pub fn forward(profile: Profile, x: &[f32], w: &[f32], inputs: usize, outputs: u
     product(
         profile,
         x,
-        &pack(w, inputs, outputs, false),
+        &pack(inputs, outputs, |i, o| w[i * outputs + o]),
         inputs,
         outputs,
     )
@@ -32,7 +33,7 @@ pub fn backward_input(
     product(
         profile,
         dy,
-        &pack(w, outputs, inputs, true),
+        &pack(outputs, inputs, |o, i| w[i * outputs + o]),
         outputs,
         inputs,
     )
@@ -114,20 +115,4 @@ fn product(profile: Profile, x: &[f32], weights: &[f32], depth: usize, outputs: 
             convolve(isa, profile.fused(), &job, y);
         });
     y
-}
-
-/// `[⌈outputs / 16⌉, depth, 16]` of `w`, `[depth, outputs]` or, transposed, `[outputs, depth]`.
-fn pack(w: &[f32], depth: usize, outputs: usize, transposed: bool) -> Vec<f32> {
-    let mut packed = vec![0.0; outputs.div_ceil(WIDTH) * depth * WIDTH];
-    for k in 0..depth {
-        for o in 0..outputs {
-            let at = if transposed {
-                o * depth + k
-            } else {
-                k * outputs + o
-            };
-            packed[(o / WIDTH * depth + k) * WIDTH + o % WIDTH] = w[at];
-        }
-    }
-    packed
 }

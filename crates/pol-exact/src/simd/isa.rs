@@ -92,11 +92,6 @@ impl Isa {
     fn widest() -> Self {
         Self::present()[0]
     }
-
-    /// Whether multiply and add with one rounding is an instruction here.
-    pub fn fuses(self) -> bool {
-        self.0 != Set::Portable
-    }
 }
 
 impl Display for Isa {

@@ -63,7 +63,7 @@ fn relu_gradient_kernel(dy: &[f32], y: &[f32], dx: &mut [f32]) {
 }
 
 #[cube(launch)]
-fn multiply_kernel(a: &[f32], b: &[f32], y: &mut [f32]) {
+pub(super) fn multiply_kernel(a: &[f32], b: &[f32], y: &mut [f32]) {
     if ABSOLUTE_POS < y.len() {
         y[ABSOLUTE_POS] = a[ABSOLUTE_POS] * b[ABSOLUTE_POS];
     }

@@ -4,7 +4,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::arithmetic::{divide, plus, plus_product, positive, product, square_root};
-use super::elementwise::relu_gradient;
+use super::elementwise::{multiply_kernel, relu_gradient};
 use super::launch::{contiguous, dims, launch};
 use super::sums::{column_sums, tree};
 use crate::profile::Profile;
@@ -74,7 +74,7 @@ pub(super) fn backward(
         rows, 0, width, block, fused
     );
     let raw = tree(products, width);
-    let gamma = launch!(times::launch, raw, factors.clone(); [width];);
+    let gamma = launch!(multiply_kernel::launch, raw, factors.clone(); [width];);
     let slopes = launch!(
         slopes_kernel::launch, beta.clone(), gamma.clone(), factors.clone(); [2, width];
         rows as f32, 0, width, options.fixed
@@ -111,13 +111,6 @@ fn joined(first: &[f32], second: &[f32], both: &mut [f32], #[comptime] width: us
             value = second[ABSOLUTE_POS % width];
         }
         both[ABSOLUTE_POS] = value;
-    }
-}
-
-#[cube(launch)]
-fn times(a: &[f32], b: &[f32], y: &mut [f32]) {
-    if ABSOLUTE_POS < y.len() {
-        y[ABSOLUTE_POS] = a[ABSOLUTE_POS] * b[ABSOLUTE_POS];
     }
 }
 
