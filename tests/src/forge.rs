@@ -1,10 +1,11 @@
 //! The forger's side: a proof whose states were altered and which was then sealed again, with
 //! every digest right. Only replaying, or the verifier's own expectations, can tell.
 
-use pol_core::manifest::{Checkpoint, Manifest, ModelFile, Terms};
-use pol_core::object;
+use pol_core::digest::Digest;
+use pol_core::manifest::{Checkpoint, Manifest, Terms};
 use pol_core::state::{Entry, State};
 use pol_core::store::{Item, MemoryStore, Store};
+use pol_core::{model_file, object};
 
 /// The states of a proof, taken apart.
 pub struct Forgery {
@@ -12,8 +13,10 @@ pub struct Forgery {
     pub terms: Terms,
     /// Every state with its step.
     pub states: Vec<(u64, State)>,
+    /// The model committed to.
+    pub model: Digest,
     /// The final model's file.
-    pub model: Vec<u8>,
+    pub file: Vec<u8>,
 }
 
 impl Forgery {
@@ -34,7 +37,8 @@ impl Forgery {
         Self {
             terms: manifest.claim.terms,
             states,
-            model: read(Item::Model),
+            model: manifest.claim.model,
+            file: read(Item::Model),
         }
     }
 
@@ -47,6 +51,16 @@ impl Forgery {
         let entry = entries.iter_mut().find(|entry| entry.name() == name);
         change(entry.unwrap_or_else(|| panic!("there is no `{name}`")));
         self.states[index].1 = State::new(entries).unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    /// Exports the final state's model.
+    ///
+    /// # Panics
+    /// If there is no state.
+    pub fn export(&mut self) {
+        let (_, last) = self.states.last().unwrap_or_else(|| panic!("no state"));
+        self.model = model_file::root(last);
+        self.file = model_file::encode(last).unwrap_or_else(|e| panic!("{e}"));
     }
 
     /// Puts it together again, with every digest right.
@@ -68,8 +82,8 @@ impl Forgery {
                 }
             })
             .collect();
-        let manifest = Manifest::seal(self.terms, checkpoints, ModelFile::of(&self.model));
-        write(Item::Model, &self.model);
+        let manifest = Manifest::seal(self.terms, checkpoints, self.model);
+        write(Item::Model, &self.file);
         write(Item::Manifest, &manifest.encode());
         store
     }

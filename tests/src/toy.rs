@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use pol_core::learner::{Batch, Learner, LearnerError};
+use pol_core::learner::{Batch, Initial, Learner, LearnerError};
 use pol_core::manifest::Manifest;
 use pol_core::random::{Purpose, Seed};
 use pol_core::recipe::{Component, Decay, LearningRate, Numerics, Optimizer, Recipe};
@@ -147,35 +147,16 @@ impl Learner for Toy {
         Ok(())
     }
 
-    fn export(&mut self) -> Result<Vec<u8>, LearnerError> {
-        export(&self.capture()?)
-    }
-
     fn part(&self, name: &str) -> Part {
         match name {
             "model/mean" => Part::Buffers,
             _ => Part::by_prefix(name),
         }
     }
-}
 
-/// The model entries of a state as a safetensors file.
-///
-/// # Errors
-/// Never for a toy's state.
-pub fn export(state: &State) -> Result<Vec<u8>, LearnerError> {
-    let views = (state.entries().iter())
-        .filter_map(|entry| Some((entry.name().strip_prefix("model/")?, entry)))
-        .map(|(name, entry)| {
-            let shape = entry.header.shape.iter().map(|&dim| dim as usize).collect();
-            let view =
-                safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, &entry.bytes);
-            view.map(|view| (name, view))
-        })
-        .collect::<Result<Vec<_>, _>>();
-    views
-        .and_then(|views| safetensors::serialize(views, None))
-        .map_err(|error| LearnerError::Device(error.to_string()))
+    fn initial(&self, name: &str) -> Option<Initial> {
+        (name == "model/w").then_some(Initial::Normal(1.0))
+    }
 }
 
 /// An honest proof of the toy training, and its manifest.

@@ -404,9 +404,6 @@ impl Learner for Diverging {
     fn restore(&mut self, state: &State) -> Result<(), LearnerError> {
         self.0.restore(state)
     }
-    fn export(&mut self) -> Result<Vec<u8>, LearnerError> {
-        self.0.export()
-    }
 }
 
 #[test]
@@ -452,7 +449,7 @@ fn the_recorder_refuses_checkpoints_out_of_order_and_incomplete_proofs() {
         "step 0 was recorded"
     );
     assert!(matches!(
-        recorder.seal(b""),
+        recorder.seal(),
         Err(RecordError::Incomplete {
             expected: STEPS,
             found: 0

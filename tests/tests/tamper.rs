@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use pol_core::manifest::{Manifest, ModelFile, checkpoints_root};
+use pol_core::manifest::{Manifest, checkpoints_root};
 use pol_core::records::MemoryRecords;
 use pol_core::store::{FolderStore, Item, MemoryStore, Store};
 use pol_core::verify::{Report, Tolerance, Verdict, Verifier};
@@ -286,7 +286,7 @@ fn nan_and_infinity_are_rejected_wherever_they_are() {
                     e.bytes[..4].copy_from_slice(&value.to_le_bytes())
                 });
             }
-            f.model = toy::export(&f.states.last().unwrap().1).unwrap();
+            f.export();
         });
         rejected(&toy::verify(&store), &["not finite", entry]);
     }
@@ -332,19 +332,44 @@ fn another_final_model_is_rejected() {
     let (store, _) = toy::proof();
     let mut forgery = Forgery::of(&store);
     forgery.alter(5, "model/w", |e| e.bytes[0] ^= 1);
-    let stolen = toy::export(&forgery.states[5].1).unwrap();
+    forgery.export();
+    let (stolen, file) = (forgery.model, forgery.file);
 
-    store.write(Item::Model, &stolen).unwrap();
-    rejected(&toy::verify(&store), &["model.safetensors", "committed"]);
+    store.write(Item::Model, &file).unwrap();
+    rejected(
+        &toy::verify(&store),
+        &["model.safetensors", "not that of the final state"],
+    );
     // Committed to as well: it is not the final state.
-    let sealed = resealed(|f| f.model = stolen.clone());
-    rejected(&toy::verify(&sealed), &["model.safetensors", "`w`"]);
-    for file in [&b""[..], b"not safetensors", &stolen[..stolen.len() - 1]] {
-        let garbled = resealed(|f| f.model = file.to_vec());
+    let sealed = resealed(|f| (f.model, f.file) = (stolen, file.clone()));
+    rejected(
+        &toy::verify(&sealed),
+        &["model.safetensors", "committed to"],
+    );
+    for garbled in [&b""[..], b"not safetensors", &file[..file.len() - 1]] {
+        let garbled = resealed(|f| f.file = garbled.to_vec());
         rejected(&toy::verify(&garbled), &["model.safetensors"]);
     }
-    let (_, manifest) = toy::proof();
-    assert_ne!(ModelFile::of(&stolen), manifest.claim.model);
+}
+
+#[test]
+fn another_model_than_the_expected_one_is_rejected() {
+    let (store, _) = toy::proof();
+    let (records, recipe) = (toy::records(), toy::recipe());
+    let expecting = |file: &[u8]| {
+        (Verifier::new(&records).expect_model(file))
+            .verify(store.as_ref(), &mut Toy::new(&recipe), |_| {})
+            .unwrap()
+    };
+    let file = store.read(Item::Model, u64::MAX).unwrap();
+    assert_eq!(expecting(&file).verdict, Verdict::Accepted);
+    let mut other = file.clone();
+    *other.last_mut().unwrap() ^= 1;
+    rejected(
+        &expecting(&other),
+        &["model.safetensors", "not the one that was trained"],
+    );
+    rejected(&expecting(b"x"), &["model.safetensors", "cannot be read"]);
 }
 
 #[test]
@@ -362,7 +387,7 @@ fn another_proof_than_the_expected_one_is_rejected() {
         Verdict::Accepted
     );
     rejected(
-        &expecting(manifest.claim.model.digest),
+        &expecting(manifest.claim.model),
         &["not the expected proof"],
     );
 }

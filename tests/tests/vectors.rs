@@ -3,11 +3,14 @@
 
 use pol_core::codec;
 use pol_core::digest::{Digest, tagged};
-use pol_core::manifest::{Manifest, Terms};
-use pol_core::merkle::Tree;
+use pol_core::identity::ProverKey;
+use pol_core::journal::Head;
+use pol_core::manifest::{Manifest, Start, Terms};
+use pol_core::merkle::{self, Tree};
+use pol_core::model_file;
 use pol_core::random::{Purpose, Seed};
 use pol_core::recipe::Recipe;
-use pol_core::records::{DataCommitment, MemoryRecords};
+use pol_core::records::{DataCommitment, MemoryRecords, SaltSecret};
 use pol_core::state::{DType, Entry, State};
 use pol_core::store::{Item, MemoryStore, Store};
 use pol_core::verify::read_claim;
@@ -49,6 +52,7 @@ fn merkle_roots() {
         let tree = match vector["tree"].as_str().unwrap() {
             "state" => Tree::State,
             "records" => Tree::Records,
+            "model" => Tree::Model,
             _ => Tree::Checkpoints,
         };
         let leaves: Vec<Digest> = list(&vector["leaves"]).iter().map(digest).collect();
@@ -58,6 +62,14 @@ fn merkle_roots() {
             "{} leaves",
             leaves.len()
         );
+        let indices: Vec<u64> = (list(&vector["opened"]).iter())
+            .map(|index| index.as_u64().unwrap())
+            .collect();
+        let nodes: Vec<Digest> = list(&vector["nodes"]).iter().map(digest).collect();
+        assert_eq!(merkle::open(&leaves, &indices), nodes);
+        let opened: Vec<_> = indices.iter().map(|&i| (i, leaves[i as usize])).collect();
+        let rebuilt = tree.root_of_opened(leaves.len() as u64, &opened, &nodes);
+        assert_eq!(rebuilt, Some(digest(&vector["root"])));
     }
 }
 
@@ -78,6 +90,10 @@ fn random_numbers() {
             "dropout" => Purpose::Dropout {
                 step: number("step"),
                 layer: number("layer"),
+            },
+            "noise" => Purpose::Noise {
+                segment: number("segment"),
+                replay: number("replay"),
             },
             _ => Purpose::Audit,
         };
@@ -103,6 +119,9 @@ fn random_numbers() {
             .map(|v| v.as_u64().unwrap())
             .collect();
         assert_eq!(fresh().permutation(12), order);
+        let sample = list(&vector["sample_5_of_12"]).iter();
+        let sample: Vec<u64> = sample.map(|v| v.as_u64().unwrap()).collect();
+        assert_eq!(fresh().sample(12, 5), sample);
     }
 }
 
@@ -143,10 +162,9 @@ fn states() {
         })
         .rev()
         .collect();
-    assert_eq!(
-        State::new(entries).unwrap().digest(),
-        digest(&vector["digest"])
-    );
+    let state = State::new(entries).unwrap();
+    assert_eq!(state.digest(), digest(&vector["digest"]));
+    assert_eq!(model_file::root(&state), digest(&vector["model"]));
 }
 
 #[test]
@@ -156,8 +174,16 @@ fn records_recipe_seed_and_commitment() {
         .iter()
         .map(|r| (r["label"].as_u64().unwrap() as u32, bytes(&r["bytes"])))
         .collect();
-    let data = DataCommitment::of(&MemoryRecords(records));
+    let records = MemoryRecords(records);
+    let data = DataCommitment::of(&records);
     assert_eq!(data.root, digest(&vector["data_root"]));
+    let secret = SaltSecret::derive(&bytes(&vector["secret"]));
+    let salted = DataCommitment::with_salts(&records, Some(&secret));
+    assert_eq!(salted.root, digest(&vector["salted_root"]));
+    let prior = Start::Prior {
+        commitment: data.root,
+    };
+    assert_eq!(codec::encode(&prior), bytes(&vector["prior"]));
 
     let recipe: Recipe = codec::decode("recipe", &bytes(&vector["recipe"]), 4096).unwrap();
     assert_eq!(recipe.digest(), digest(&vector["recipe_digest"]));
@@ -171,13 +197,15 @@ fn records_recipe_seed_and_commitment() {
         claimed.batches,
         claimed.interval,
     );
+    let nobody = terms.seed;
+    let key = std::array::from_fn(|i| if i == 0 { 2 } else { i as u8 - 1 });
+    let terms = terms.of_prover(Some(ProverKey::from_bytes(key).unwrap()));
+    assert_ne!(terms.seed, nobody);
     assert_eq!(*terms.seed.digest(), digest(&vector["seed"]));
     assert_eq!(terms, *claimed);
-    let sealed = Manifest::seal(
-        terms,
-        manifest.checkpoints.clone(),
-        manifest.claim.model.clone(),
-    );
+    let head = Head::of(&terms, &manifest.checkpoints[..2]);
+    assert_eq!(head.digest, digest(&vector["journal_head"]));
+    let sealed = Manifest::seal(terms, manifest.checkpoints.clone(), manifest.claim.model);
     assert_eq!(sealed, manifest);
     assert_eq!(sealed.encode(), bytes(&vector["manifest"]));
     assert_eq!(manifest.claim.commitment(), digest(&vector["commitment"]));

@@ -21,17 +21,35 @@ def number(n):
     return struct.pack("<Q", n)
 
 
-def merkle(kind, leaves):
-    def subtree(nodes):
-        if not nodes:
-            return tagged("pol.v1.merkle.empty")
-        if len(nodes) == 1:
-            return tagged("pol.v1.merkle.leaf", nodes[0])
-        split = 1
-        while split * 2 < len(nodes):
-            split *= 2
-        return tagged("pol.v1.merkle.node", subtree(nodes[:split]), subtree(nodes[split:]))
+def subtree(nodes):
+    if not nodes:
+        return tagged("pol.v1.merkle.empty")
+    if len(nodes) == 1:
+        return tagged("pol.v1.merkle.leaf", nodes[0])
+    at = split(len(nodes))
+    return tagged("pol.v1.merkle.node", subtree(nodes[:at]), subtree(nodes[at:]))
 
+
+def split(count):
+    at = 1
+    while at * 2 < count:
+        at *= 2
+    return at
+
+
+def opened(leaves, indices, offset=0):
+    """The nodes beside the opened leaves, from left to right."""
+    if not indices:
+        return [subtree(leaves)]
+    if len(leaves) <= 1:
+        return []
+    at = split(len(leaves))
+    left = [i for i in indices if i < offset + at]
+    right = [i for i in indices if i >= offset + at]
+    return opened(leaves[:at], left, offset) + opened(leaves[at:], right, offset + at)
+
+
+def merkle(kind, leaves):
     return tagged("pol.v1.merkle.root", kind.encode(), number(len(leaves)), subtree(leaves))
 
 
@@ -88,6 +106,14 @@ class Stream:
             order[last], order[other] = order[other], order[last]
         return order
 
+    def sample(self, n, q):
+        """The first q exchanges of a shuffle from the first position up."""
+        order = list(range(n))
+        for place in range(min(q, n)):
+            other = place + self.below(n - place)
+            order[place], order[other] = order[other], order[place]
+        return sorted(order[:q])
+
     def normal(self):
         radius = math.sqrt(-2.0 * math.log(1.0 - self.unit()))
         return radius * math.cos(2.0 * math.pi * self.unit())
@@ -136,11 +162,13 @@ write("digest.json", [
     for tag, parts in digests])
 
 trees = []
-for kind in ("state", "records", "checkpoints"):
+for kind in ("state", "records", "checkpoints", "model"):
     for count in (0, 1, 2, 3, 7, 8, 9):
         leaves = [tagged("leaf", number(i)) for i in range(count)]
+        indices = [i for i in range(count) if i % 3 == 1]
         trees.append({"tree": kind, "leaves": [l.hex() for l in leaves],
-                      "root": merkle(kind, leaves).hex()})
+                      "root": merkle(kind, leaves).hex(), "opened": indices,
+                      "nodes": [n.hex() for n in opened(leaves, indices)]})
 write("merkle.json", trees)
 
 seed = tagged("vector")
@@ -150,7 +178,8 @@ for purpose, keys, position, fields in (
         ("permutation", [number(3)], 0, {"epoch": 3}),
         ("augmentation", [number(1)], 77, {"epoch": 1, "record": 77}),
         ("dropout", [number(1 << 33)], 2, {"step": 1 << 33, "layer": 2}),
-        ("audit", [], 0, {})):
+        ("audit", [], 0, {}),
+        ("noise", [number(7)], 3, {"segment": 7, "replay": 3})):
     fresh = lambda: stream(seed, purpose, *keys, position=position)
     draws = fresh()
     streams.append({
@@ -159,7 +188,7 @@ for purpose, keys, position, fields in (
         "below_10": [(lambda s: [s.below(10) for _ in range(8)])(fresh())][0],
         "below_large": str(fresh().below(3 << 62)),
         "unit": fresh().unit(), "normal": fresh().normal(),
-        "permutation_12": fresh().permutation(12)})
+        "permutation_12": fresh().permutation(12), "sample_5_of_12": fresh().sample(12, 5)})
 write("stream.json", streams)
 
 entries = [
@@ -171,14 +200,20 @@ entries = [
 ]
 leaves = [tagged("pol.v1.entry", n.encode(), d.encode(), b"".join(map(number, s)), b)
           for n, d, s, b in entries]
+model_leaves = leaves[:2]
 write("state.json", {
     "entries": [{"name": n, "dtype": d, "shape": s, "bytes": b.hex(), "leaf": leaf.hex()}
                 for (n, d, s, b), leaf in zip(entries, leaves)],
-    "digest": merkle("state", leaves).hex()})
+    "digest": merkle("state", leaves).hex(), "model": merkle("model", model_leaves).hex()})
 
 records = [(0, b"\x01\x02"), (9, b""), (255, bytes(range(32)))]
 record_leaves = [tagged("pol.v1.record", number(label), data) for label, data in records]
 data_root = merkle("records", record_leaves)
+secret = b"a private key"
+salt_secret = tagged("pol.v1.salt.secret", secret)
+salted_root = merkle("records", [
+    tagged("pol.v1.record.salted", tagged("pol.v1.salt", salt_secret, number(i)), number(label), data)
+    for i, (label, data) in enumerate(records)])
 recipe = {
     "model": {"name": "mlp", "options": {"dropout": 0.25, "hidden": 128}},
     "data": {"name": "digits", "options": {"augmentation": "none"}},
@@ -189,16 +224,22 @@ recipe = {
     "batch_size": 2, "steps": 100_000, "numerics": "stock"}
 recipe_digest = tagged("pol.v1.recipe", pack(recipe))
 nonce = 41
-training_seed = tagged("pol.v1.seed", data_root, recipe_digest, b"", number(nonce))
-terms = {"format": "pol/v1", "recipe": recipe, "data": {"records": 3, "root": data_root},
-         "nonce": nonce, "seed": training_seed, "batches": "derived", "interval": 50_000}
+key = b"\x02" + bytes(range(32))
+training_seed = tagged("pol.v1.seed", data_root, recipe_digest, key, number(nonce))
+terms = {"format": "pol/v2", "recipe": recipe,
+         "data": {"records": 3, "root": data_root, "salted": False}, "key": key, "nonce": nonce,
+         "seed": training_seed, "start": "derived", "batches": "derived", "interval": 50_000}
 checkpoints = [{"step": step, "state": tagged("state", number(step)), "batches": None}
                for step in (0, 50_000, 100_000)]
 checkpoint_leaves = [tagged("pol.v1.checkpoint", pack(c)) for c in checkpoints]
-model = b"the final model"
+check = tagged("pol.v1.journal.record", tagged("pol.v1.journal"), pack({"start": terms}))
+for checkpoint in checkpoints[:2]:
+    check = tagged("pol.v1.journal.record", check, pack({"checkpoint": checkpoint}))
+journal_head = check
+model = merkle("model", model_leaves)
 claim = {"terms": terms, "checkpoints": 3,
          "checkpoints_root": merkle("checkpoints", checkpoint_leaves),
-         "model": {"digest": tagged("pol.v1.model", model), "bytes": len(model)}}
+         "model": model}
 manifest = pack({"claim": claim, "checkpoints": checkpoints})
 
 
@@ -216,7 +257,9 @@ def with_claim(change):
 steps_at = manifest.index(pack("steps")) + len(pack("steps"))
 write("manifest.json", {
     "records": [{"label": label, "bytes": data.hex()} for label, data in records],
-    "data_root": data_root.hex(), "recipe": pack(recipe).hex(),
+    "data_root": data_root.hex(), "salted_root": salted_root.hex(), "secret": secret.hex(),
+    "prior": pack({"prior": {"commitment": data_root}}).hex(),
+    "journal_head": journal_head.hex(), "recipe": pack(recipe).hex(),
     "recipe_digest": recipe_digest.hex(), "seed": training_seed.hex(),
     "manifest": manifest.hex(), "commitment": tagged("pol.v1.commitment", pack(claim)).hex(),
     "rejected": [
@@ -237,6 +280,16 @@ write("manifest.json", {
                with_claim(lambda c: c["terms"].update(seed=training_seed[:31]))),
         faulty("other-numerics", "numerics the format lacks",
                with_claim(lambda c: c["terms"]["recipe"].update(numerics="magic"))),
+        faulty("other-format", "a version this is not",
+               with_claim(lambda c: c["terms"].update(format="pol/v1"))),
+        faulty("short-key", "a key of 32 bytes",
+               with_claim(lambda c: c["terms"].update(key=key[:32]))),
+        faulty("uncompressed-key", "a key that begins with 4",
+               with_claim(lambda c: c["terms"].update(key=b"\x04" + key[1:]))),
+        faulty("other-key", "a seed that another key gave",
+               with_claim(lambda c: c["terms"].update(key=b"\x03" + key[1:]))),
+        faulty("other-start", "a start the format lacks",
+               with_claim(lambda c: c["terms"].update(start="anywhere"))),
         faulty("float-32", "a learning rate in single precision",
                manifest.replace(b"\xcb" + struct.pack(">d", 0.1), b"\xca" + struct.pack(">f", 0.1), 1)),
         faulty("huge-list", "a list of four billion checkpoints",

@@ -1,6 +1,11 @@
 //! The command line.
 
+mod audit;
+
+pub(crate) use audit::*;
+
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
@@ -27,6 +32,24 @@ pub(crate) enum Command {
     Train(TrainArgs),
     /// Verify a proof by replaying its training.
     Verify(VerifyArgs),
+    /// Make a key pair to prove under.
+    Keygen(KeygenArgs),
+    /// Sign a proof's commitment with the key that its training was begun with.
+    Sign(SignArgs),
+    /// Have an authority timestamp a proof's commitment, or take its answer.
+    Timestamp(TimestampArgs),
+    /// Write a proof's public commitment, for a verifier who does not get the proof.
+    Commit(CommitArgs),
+    /// Draw which segments of a committed training have to be opened.
+    Challenge(ChallengeArgs),
+    /// Disclose what a challenge asks for, and nothing else.
+    Open(OpenArgs),
+    /// Say how many segments to replay to catch a forger with some probability.
+    AuditPlan(AuditPlanArgs),
+    /// Measure what interval and tolerance a recipe can be verified with on stock kernels.
+    Calibrate(CalibrateArgs),
+    /// Check and show a signed verdict.
+    Verdict(VerdictArgs),
     /// Show what a proof claims, without checking more than its manifest.
     Inspect(InspectArgs),
     /// List the backends: compiled in, present, their devices.
@@ -80,55 +103,33 @@ pub(crate) struct TrainArgs {
     /// The prover's nonce; all randomness follows from it, the recipe and the data. Default: 0.
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,
+    // All randomness follows from the key too, and the commitment is signed with it.
+    #[command(flatten)]
+    pub(crate) identity: KeyArgs,
+    /// Commit to the data with salts, so that the root tells nothing about the records. Needs --key.
+    #[arg(long, requires = "key")]
+    pub(crate) private_data: bool,
+    /// Fine-tune the final model of this proof.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) prior: Option<PathBuf>,
+    /// Have the journal timestamped after every N-th checkpoint, while the training runs.
+    #[arg(long, value_name = "N", requires = "authority")]
+    pub(crate) timestamp_every: Option<u64>,
+    /// The address of a timestamping authority (RFC 3161), http or https.
+    #[arg(long, value_name = "URL")]
+    pub(crate) authority: Option<String>,
     /// The folder of the proof. Default: a new one under runs/.
     #[arg(long, value_name = "RUN")]
     pub(crate) out: Option<PathBuf>,
     /// Go on with the unfinished training in --out; its recipe is taken from there.
     #[arg(long, requires = "out")]
     pub(crate) resume: bool,
-    /// Verify the whole proof afterwards.
-    #[arg(long)]
+    /// Verify the whole proof afterwards. One with --prior is verified by `pol verify RUN --prior …`.
+    #[arg(long, conflicts_with = "prior")]
     pub(crate) verify: bool,
     /// Test images to measure accuracy on; 0 for all of them.
     #[arg(long, value_name = "N", default_value_t = 2000)]
     pub(crate) test_records: u64,
-    #[command(flatten)]
-    pub(crate) machine: MachineArgs,
-    /// Print one JSON object to stdout.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct VerifyArgs {
-    /// The folder of the proof.
-    pub(crate) run: PathBuf,
-    /// The recipe that the proof has to be of: a shipped one by name, or a TOML file. Without
-    /// it the proof's own is replayed.
-    #[arg(long, value_name = "NAME|FILE")]
-    pub(crate) recipe: Option<String>,
-    /// The commitment that the proof has to have.
-    #[arg(long, value_name = "HEX")]
-    pub(crate) commitment: Option<Digest>,
-    /// Replay every segment. The default.
-    #[arg(long, conflicts_with_all = ["sample", "top"])]
-    pub(crate) all: bool,
-    /// Replay Q segments, drawn uniformly from this verifier's own randomness.
-    #[arg(long, value_name = "Q")]
-    pub(crate) sample: Option<u64>,
-    /// Replay the Q segments of each epoch that move the parameters most.
-    #[arg(long, value_name = "Q")]
-    pub(crate) top: Option<u64>,
-    /// The randomness of --sample, to repeat an audit. Default: from the operating system.
-    #[arg(long, value_name = "HEX")]
-    pub(crate) audit_seed: Option<Digest>,
-    /// How far a replay of stock kernels may end from the logged state: a fraction of the segment's own movement
-    /// (0.01), or bounds such as l2=1e-3,linf=1e-4. Default: not a bit.
-    #[arg(long, value_name = "T", value_parser = tolerance)]
-    pub(crate) tolerance: Option<Tolerance>,
-    /// The distance of two trainings from independent seeds (l2), to compare distances with.
-    #[arg(long, value_name = "D_REF")]
-    pub(crate) reference_distance: Option<f64>,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
     /// Print one JSON object to stdout.

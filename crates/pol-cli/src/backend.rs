@@ -70,7 +70,11 @@ pub(crate) fn use_threads(machine: &MachineArgs) -> Result<(), CliError> {
 
 /// Opens the backend that the user asked for, for recipes of these numerics.
 pub(crate) fn open(machine: &MachineArgs, numerics: Numerics) -> Result<Opening, CliError> {
-    let backend = machine.backend;
+    open_named(machine.backend, numerics)
+}
+
+/// As [`open`], for a backend that was asked for elsewhere.
+pub(crate) fn open_named(backend: Backend, numerics: Numerics) -> Result<Opening, CliError> {
     if !backend.is_compiled() {
         return match rerun_with_feature(backend)? {
             Some(exit) => Ok(Opening::Delegated(exit)),

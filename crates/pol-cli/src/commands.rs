@@ -1,18 +1,29 @@
 //! A file for each subcommand.
 
+pub(crate) mod attestations;
+pub(crate) mod audit;
+pub(crate) mod calibrate;
 pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod doctor;
 pub(crate) mod inspect;
+pub(crate) mod keys;
+pub(crate) mod timestamp;
 pub(crate) mod train;
+pub(crate) mod verdict;
 pub(crate) mod verify;
 
 use std::io;
 use std::path::Path;
 
+use pol_core::audit::PublicCommitment;
+use pol_core::digest::{Digest, tagged};
+use pol_core::policy::{self, Policy};
+use pol_core::random::Seed;
 use pol_core::store::FolderStore;
 use pol_models::recipe_file::{RecipeFile, SHIPPED};
 
+use crate::args::CommitmentArg;
 use crate::error::{CliError, at};
 
 /// A shipped recipe by name, or the file of that path.
@@ -39,4 +50,42 @@ fn existing_store(run: &Path) -> Result<FolderStore, CliError> {
     } else {
         Err(at(run)(io::Error::from(io::ErrorKind::NotADirectory)))
     }
+}
+
+/// A shipped policy by name, or the file of that path.
+fn policy(name: &str) -> Result<Policy, CliError> {
+    if let Some(shipped) = Policy::shipped(name) {
+        return Ok(shipped);
+    }
+    if !Path::new(name).exists() {
+        let names: Vec<_> = policy::SHIPPED.iter().map(|(name, _)| *name).collect();
+        return Err(CliError::Usage(format!(
+            "there is no policy `{name}`: neither a file, nor one of {}",
+            names.join(", ")
+        )));
+    }
+    let text = std::fs::read_to_string(name).map_err(at(name))?;
+    Policy::parse(&text).map_err(|error| CliError::Usage(format!("{name}: {error}")))
+}
+
+/// The public commitment in a file.
+fn public_commitment(file: &Path) -> Result<PublicCommitment, CliError> {
+    let bytes = std::fs::read(file).map_err(at(file))?;
+    let public = PublicCommitment::decode(&bytes);
+    public.map_err(|error| CliError::Malformed(format!("{}: {error}", file.display())))
+}
+
+/// The digits of a commitment.
+fn commitment(argument: &CommitmentArg) -> Result<Digest, CliError> {
+    match argument {
+        CommitmentArg::Digest(digest) => Ok(*digest),
+        CommitmentArg::File(file) => Ok(public_commitment(file)?.digest()),
+    }
+}
+
+/// Randomness from the operating system.
+fn fresh_seed() -> Result<Seed, CliError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| CliError::Environment(error.to_string()))?;
+    Ok(Seed::from_digest(tagged("pol.v1.audit", &[&bytes])))
 }

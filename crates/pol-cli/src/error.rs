@@ -6,11 +6,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use pol_core::adapter::BackendError;
+use pol_core::audit::OpenError;
+use pol_core::calibrate::CalibrateError;
 use pol_core::learner::LearnerError;
 use pol_core::recorder::RecordError;
 use pol_core::store::StoreError;
 use pol_core::training::TrainError;
 use pol_core::verify::{Verdict, VerifyError};
+use pol_evidence::key::KeyError;
+use pol_evidence::timestamp::TimestampError;
+use pol_evidence::training::SignatureError;
 use pol_models::RecipeMismatch;
 use pol_models::dataset::DatasetError;
 use pol_models::fetch::FetchError;
@@ -56,9 +61,16 @@ impl From<&CliError> for Exit {
         match error {
             CliError::Usage(_)
             | CliError::RecipeFile(_)
+            | CliError::Key(
+                KeyError::Exposed { .. }
+                | KeyError::NeedsPassphrase { .. }
+                | KeyError::WrongPassphrase { .. }
+                | KeyError::Malformed { .. },
+            )
             | CliError::Recipe(RecipeMismatch::Model(_) | RecipeMismatch::DataOption { .. }) => {
                 Self::Usage
             }
+            CliError::Malformed(_) => Self::Rejected,
             _ => Self::Environment,
         }
     }
@@ -87,6 +99,19 @@ pub(crate) enum CliError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    #[error(transparent)]
+    Timestamp(#[from] TimestampError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateError),
+    /// A file that is not what it should be, and was not made by this program as it is.
+    #[error("{0}")]
+    Malformed(String),
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
     #[error("{0}")]
@@ -100,6 +125,17 @@ impl CliError {
             Self::Backend(BackendError::NotCompiled(backend)) => Some(format!(
                 "build a program that has it: cargo run -p pol-cli --features {backend} -- …"
             )),
+            Self::Key(KeyError::NeedsPassphrase { .. }) => {
+                Some("give --passphrase-file, or set POL_PASSPHRASE".to_owned())
+            }
+            Self::Signature(SignatureError::NotBound { .. }) => Some(
+                "sign with the key that the training was begun with (pol train --key FILE); a \
+                 signature by another shows nothing"
+                    .to_owned(),
+            ),
+            Self::Open(OpenError::OtherData { salted: true }) => {
+                Some("give --key, the key that the training was begun with".to_owned())
+            }
             Self::Train(TrainError::Record(error)) => match error {
                 RecordError::Occupied { what, .. } if what.contains("resumed") => {
                     Some("go on with --resume, or give another --out".to_owned())

@@ -79,6 +79,28 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
+/// `2026-11-26 13:04:05 UTC`, for seconds since 1970.
+pub(crate) fn date(seconds: u64) -> String {
+    // Days from 1970-03-01 backwards are counted in years that begin in March, so that leap days
+    // come last (Howard Hinnant, "chrono-compatible low-level date algorithms").
+    let days = seconds / 86_400 + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!(
+        "{:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC",
+        400 * era + year + next
+    )
+}
+
 /// `2.3 MB`.
 pub(crate) fn bytes(bytes: u64) -> String {
     let bytes = bytes as f64;
@@ -93,6 +115,14 @@ pub(crate) fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(date(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(date(951_782_399), "2000-02-28 23:59:59 UTC");
+        assert_eq!(date(951_782_400), "2000-02-29 00:00:00 UTC");
+        assert_eq!(date(1_795_698_245), "2026-11-26 13:04:05 UTC");
+    }
 
     #[test]
     fn control_characters_do_not_reach_the_terminal() {

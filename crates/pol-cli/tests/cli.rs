@@ -31,7 +31,7 @@ fn train_writes_a_proof_that_verify_accepts() {
     assert_eq!(trained["verification"]["verdict"], "accepted");
 
     let verified = pol(&["verify", run.path(), "--json"]).expect(0).json();
-    assert_eq!(verified["schema"], "pol.verify/1");
+    assert_eq!(verified["schema"], "pol.verify/2");
     assert_eq!(verified["commitment"], trained["commitment"]);
     assert_eq!(verified["verdict"], "accepted");
     assert_eq!(verified["reasons"], serde_json::json!([]));
@@ -181,7 +181,7 @@ fn inspect_shows_the_claims() {
     assert_eq!(inspected["schema"], "pol.inspect/1");
     assert_eq!(inspected["commitment"], trained["commitment"]);
     let terms = &inspected["claim"]["terms"];
-    assert_eq!(terms["format"], "pol/v1");
+    assert_eq!(terms["format"], "pol/v2");
     assert_eq!(terms["recipe"]["model"]["name"], "lenet5");
     assert_eq!(terms["interval"], 4);
     assert_eq!(inspected["checkpoints"].as_array().unwrap().len(), 4);
@@ -222,7 +222,7 @@ fn wrong_usage_is_exit_code_2_and_says_what_is_right() {
     usage(&["train", "--resume"], "--out");
     usage(&["verify", "nowhere", "--tolerance", "nan"], "--tolerance");
     usage(
-        &["verify", "nowhere", "--audit-seed", &"0".repeat(64)],
+        &["verify", "nowhere", "--offline-challenge"],
         "--sample",
     );
     usage(&["data", "fetch", "digits"], "cifar10");

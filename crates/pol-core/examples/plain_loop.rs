@@ -108,8 +108,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
         recorder.record_batch(&plan);
         recorder.record(step + 1, || learner.capture())?; // copies the state only when it is due
     }
-    let model = learner.export()?;
-    recorder.seal(&model)?;
+    recorder.seal()?;
 
     // A verifier with little time replays two segments of its own choice, and the largest.
     let mut fresh = [0; 32];

@@ -13,8 +13,9 @@ mod pol_learner;
 #[cfg(feature = "train")]
 mod strategy;
 
+pub use crate::learner::Initial;
 pub use backend::{Backend, BackendError};
-pub use initial::{Initial, ParameterInfo};
+pub use initial::ParameterInfo;
 pub use optimizer::PathOptimizer;
 pub use pol_learner::{PolLearner, StepOutput, Task};
 #[cfg(feature = "train")]

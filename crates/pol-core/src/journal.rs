@@ -31,6 +31,31 @@ pub struct Journal {
     last_check: Digest,
 }
 
+/// A digest that covers a training's terms and its first checkpoints: whoever can show that it
+/// existed at some time has shown that they did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// How many checkpoints it covers.
+    pub checkpoints: u64,
+    /// The check of the last record.
+    pub digest: Digest,
+}
+
+impl Head {
+    /// The head of the journal that a training with these terms had after these checkpoints.
+    pub fn of(terms: &Terms, checkpoints: &[Checkpoint]) -> Self {
+        let origin = Tagged::new("pol.v1.journal").finish();
+        let (_, start) = frame(&origin, &Record::Start(Box::new(terms.clone())));
+        let digest = checkpoints.iter().fold(start, |check, checkpoint| {
+            frame(&check, &Record::Checkpoint(checkpoint.clone())).1
+        });
+        Self {
+            checkpoints: checkpoints.len() as u64,
+            digest,
+        }
+    }
+}
+
 /// Why a journal cannot be continued.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -84,6 +109,14 @@ impl Journal {
             valid_bytes: valid as u64,
             last_check: check,
         })
+    }
+
+    /// The digest over everything so far.
+    pub fn head(&self) -> Head {
+        Head {
+            checkpoints: self.checkpoints.len() as u64,
+            digest: self.last_check,
+        }
     }
 
     /// Appends a checkpoint whose objects are already stored.

@@ -33,17 +33,36 @@ pub trait Learner {
     /// [`LearnerError::Unfit`] if `state` is not a state of this training.
     fn restore(&mut self, state: &State) -> Result<(), LearnerError>;
 
-    /// The current model as a safetensors file. Its tensors are the entries `model/…` of the
-    /// state, without that prefix.
-    ///
-    /// # Errors
-    /// If the device fails.
-    fn export(&mut self) -> Result<Vec<u8>, LearnerError>;
-
     /// The part of the state that the entry of this name belongs to.
     fn part(&self, name: &str) -> Part {
         Part::by_prefix(name)
     }
+
+    /// How the initial values of the entry of this name are drawn, where that is known: what a
+    /// verifier tests a claimed initial state against.
+    fn initial(&self, name: &str) -> Option<Initial> {
+        let _ = name;
+        None
+    }
+
+    /// Whether the order of the records in a batch changes rounding alone. Not so where a dropout
+    /// mask belongs to a place in the batch.
+    fn order_is_free(&self) -> bool {
+        true
+    }
+}
+
+/// How a parameter's initial values are determined.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Initial {
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f64),
+    /// Uniform in `[−bound, bound)`.
+    Uniform(f64),
+    /// One value.
+    Constant(f32),
+    /// What the module's constructor gives; right only for constructors that draw nothing.
+    Keep,
 }
 
 /// Why a learner could not do what was asked.
@@ -80,13 +99,14 @@ impl<'a> Batch<'a> {
         seed: &'a Seed,
     ) -> Result<Self, LearnerError> {
         let count = records.len();
-        match plan.records.iter().find(|&&index| index >= count) {
+        let absent = |index: &&u64| records.record(**index).is_none();
+        match plan.records.iter().find(absent) {
             None if plan.records.is_empty() => Err(LearnerError::Unfit(format!(
                 "the batch of step {} is empty",
                 plan.step
             ))),
             Some(index) => Err(LearnerError::Unfit(format!(
-                "the batch of step {} uses record {index} of {count}",
+                "the batch of step {} uses record {index}, which is not among the {count}",
                 plan.step
             ))),
             None => Ok(Self {

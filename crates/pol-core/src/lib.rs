@@ -16,13 +16,19 @@
 //!
 //! `SPEC.md` in the repository defines every byte.
 
+pub mod audit;
+pub mod calibrate;
 pub mod codec;
 pub mod digest;
+pub mod identity;
 pub mod journal;
+pub mod ks;
 pub mod learner;
 pub mod manifest;
 pub mod merkle;
+pub mod model_file;
 pub mod object;
+pub mod policy;
 pub mod random;
 pub mod recipe;
 pub mod recorder;

@@ -4,14 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError};
 use crate::digest::{Digest, tagged};
+use crate::identity::ProverKey;
 use crate::merkle::Tree;
 use crate::random::Seed;
 use crate::recipe::{Recipe, RecipeError};
 use crate::records::DataCommitment;
-use crate::schedule::BatchSource;
+use crate::schedule::{BatchSource, MAX_RECORDS};
 
 /// The name of this format, in every manifest and journal.
-pub const FORMAT: &str = "pol/v1";
+pub const FORMAT: &str = "pol/v2";
 /// The longest manifest, in bytes (SPEC.md §13).
 pub const MAX_MANIFEST_BYTES: u64 = 256 << 20;
 
@@ -25,18 +26,39 @@ pub struct Terms {
     pub recipe: Recipe,
     /// The data.
     pub data: DataCommitment,
+    /// Whose training it is; the seed depends on it.
+    pub key: Option<ProverKey>,
     /// Chosen by the prover; it makes trainings of one recipe on one data set differ.
     pub nonce: u64,
-    /// The seed derived from the three above.
+    /// The seed derived from the four above.
     pub seed: Seed,
+    /// Where the initial state comes from.
+    pub start: Start,
     /// How the batches are determined.
     pub batches: BatchSource,
     /// k: steps between checkpoints. The last segment may be shorter.
     pub interval: u64,
 }
 
+/// Where the initial state comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Start {
+    /// From the seed.
+    Derived,
+    /// From the prover, who only claims that it was drawn as the model's initial weights are. A
+    /// test of the distribution is all that a verifier has.
+    Claimed,
+    /// From the final state of another proof: its model, with a fresh optimizer.
+    Prior {
+        /// That proof's commitment.
+        commitment: Digest,
+    },
+}
+
 impl Terms {
-    /// The terms of a training; the seed is derived here.
+    /// The terms of a training by nobody in particular, from a derived initial state; the seed is
+    /// derived here.
     pub fn new(
         recipe: Recipe,
         data: DataCommitment,
@@ -44,16 +66,37 @@ impl Terms {
         batches: BatchSource,
         interval: u64,
     ) -> Self {
-        let seed = Seed::derive(&data.root, &recipe.digest(), &[], nonce);
-        Self {
+        let mut terms = Self {
             format: FORMAT.to_owned(),
             recipe,
             data,
+            key: None,
             nonce,
-            seed,
+            seed: Seed::from_digest(data.root),
+            start: Start::Derived,
             batches,
             interval,
-        }
+        };
+        terms.seed = terms.derived_seed();
+        terms
+    }
+
+    /// The same training as that of the prover with this key: with another seed, therefore.
+    pub fn of_prover(mut self, key: Option<ProverKey>) -> Self {
+        self.key = key;
+        self.seed = self.derived_seed();
+        self
+    }
+
+    /// The same training from another initial state.
+    pub fn from_start(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+
+    fn derived_seed(&self) -> Seed {
+        let key = self.key.as_ref().map_or(&[][..], |key| key.as_bytes());
+        Seed::derive(&self.data.root, &self.recipe.digest(), key, self.nonce)
     }
 
     /// Checks what can be checked without anything else.
@@ -71,8 +114,10 @@ impl Terms {
                 steps: self.recipe.steps,
             });
         }
-        let derived = Seed::derive(&self.data.root, &self.recipe.digest(), &[], self.nonce);
-        if derived != self.seed {
+        if self.data.records > MAX_RECORDS {
+            return Err(TermsError::Records(self.data.records));
+        }
+        if self.derived_seed() != self.seed {
             return Err(TermsError::Seed);
         }
         Ok(())
@@ -95,6 +140,13 @@ impl Terms {
     /// The number of segments.
     pub fn segments(&self) -> u64 {
         self.recipe.steps.div_ceil(self.interval.max(1))
+    }
+
+    /// The steps before and after the segment at `index`.
+    pub fn segment_steps(&self, index: u64) -> (u64, u64) {
+        let first = index.saturating_mul(self.interval);
+        let last = first.saturating_add(self.interval);
+        (first, last.min(self.recipe.steps))
     }
 
     /// Whether a checkpoint stands at `step`.
@@ -121,8 +173,11 @@ pub enum TermsError {
         /// The training's steps.
         steps: u64,
     },
+    /// More records than the format allows.
+    #[error("the data has {0} records; the limit is {MAX_RECORDS}")]
+    Records(u64),
     /// A seed chosen rather than derived.
-    #[error("the seed is not the one derived from data, recipe and nonce")]
+    #[error("the seed is not the one derived from data, recipe, key and nonce")]
     Seed,
 }
 
@@ -146,26 +201,6 @@ impl Checkpoint {
     }
 }
 
-/// The exported final model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelFile {
-    /// `H("pol.v1.model", file)`.
-    pub digest: Digest,
-    /// Its length.
-    pub bytes: u64,
-}
-
-impl ModelFile {
-    /// Describes the file with this content.
-    pub fn of(content: &[u8]) -> Self {
-        Self {
-            digest: tagged("pol.v1.model", &[content]),
-            bytes: content.len() as u64,
-        }
-    }
-}
-
 /// Everything a prover commits to: small, whatever the length of the training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -176,8 +211,8 @@ pub struct Claim {
     pub checkpoints: u64,
     /// The root of the tree over them.
     pub checkpoints_root: Digest,
-    /// The final model's file.
-    pub model: ModelFile,
+    /// The root over the final model's tensors; see [`crate::model_file`].
+    pub model: Digest,
 }
 
 impl Claim {
@@ -199,7 +234,7 @@ pub struct Manifest {
 
 impl Manifest {
     /// Binds `checkpoints` and the final model to `terms`.
-    pub fn seal(terms: Terms, checkpoints: Vec<Checkpoint>, model: ModelFile) -> Self {
+    pub fn seal(terms: Terms, checkpoints: Vec<Checkpoint>, model: Digest) -> Self {
         Self {
             claim: Claim {
                 terms,

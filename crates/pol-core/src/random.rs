@@ -1,6 +1,8 @@
 //! All randomness is derived (SPEC.md §6): a counter-based generator on the host, keyed by the
 //! seed, a purpose and a position, so that any step can be replayed alone and on any device.
 
+use std::collections::BTreeMap;
+
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -40,6 +42,13 @@ pub enum Purpose<'a> {
     },
     /// A verifier's choice of segments.
     Audit,
+    /// A verifier's perturbation of a segment.
+    Noise {
+        /// The segment.
+        segment: u64,
+        /// Which of its perturbed replays.
+        replay: u64,
+    },
 }
 
 impl Seed {
@@ -78,6 +87,7 @@ impl Seed {
             }
             Purpose::Dropout { step, layer } => (hash.part(b"dropout").number(step), layer),
             Purpose::Audit => (hash.part(b"audit"), 0),
+            Purpose::Noise { segment, replay } => (hash.part(b"noise").number(segment), replay),
         };
         let mut generator = ChaCha20Rng::from_seed(*key.finish().as_bytes());
         generator.set_stream(position);
@@ -126,6 +136,22 @@ impl Stream {
     pub fn normal(&mut self) -> f64 {
         let radius = libm::sqrt(-2.0 * libm::log(1.0 - self.unit()));
         radius * libm::cos(2.0 * std::f64::consts::PI * self.unit())
+    }
+
+    /// `q` of `0..n`, uniformly without replacement, ascending; all of them if `q` is larger. The
+    /// first q exchanges of a Fisher–Yates shuffle from the first position up, so that memory grows
+    /// with `q` alone.
+    pub fn sample(&mut self, n: u64, q: u64) -> Vec<u64> {
+        let mut moved = BTreeMap::<u64, u64>::new();
+        let mut chosen: Vec<u64> = (0..q.min(n))
+            .map(|place| {
+                let other = place + self.below(n - place);
+                let here = moved.get(&place).copied().unwrap_or(place);
+                moved.insert(other, here).unwrap_or(other)
+            })
+            .collect();
+        chosen.sort_unstable();
+        chosen
     }
 
     /// A uniform permutation of `0..n` (Fisher–Yates, from the last position down).
@@ -182,6 +208,26 @@ mod tests {
             order.sort_unstable();
             assert_eq!(order, (0..n).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn a_sample_is_uniform_and_without_repetition() {
+        let mut counts = [0u32; 7];
+        let mut stream = seed().stream(Purpose::Audit);
+        for _ in 0..7000 {
+            let sample = stream.sample(7, 3);
+            assert!(
+                sample.windows(2).all(|pair| pair[0] < pair[1]),
+                "{sample:?}"
+            );
+            assert_eq!(sample.len(), 3);
+            sample.iter().for_each(|i| counts[*i as usize] += 1);
+        }
+        // 3000 expected, standard deviation 41.
+        assert!(counts.iter().all(|n| n.abs_diff(3000) < 200), "{counts:?}");
+        assert_eq!(stream.sample(4, 9), [0, 1, 2, 3]);
+        assert_eq!(stream.sample(u64::MAX, 2).len(), 2);
+        assert!(stream.sample(0, 5).is_empty());
     }
 
     #[test]

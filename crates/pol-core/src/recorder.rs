@@ -4,14 +4,15 @@
 //! writing run on a thread behind a bounded queue; an error there stops the training at the next
 //! call, and what was recorded before stays on disk for `resume`.
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Head, Journal, JournalError};
 use crate::learner::LearnerError;
-use crate::manifest::{Checkpoint, Manifest, ModelFile, Terms, TermsError};
-use crate::object::{self, MAX_OBJECT_BYTES};
+use crate::manifest::{Checkpoint, Manifest, Terms, TermsError};
+use crate::model_file::{self, ModelFileError};
+use crate::object::{self, MAX_OBJECT_BYTES, ObjectError};
 use crate::schedule::{BatchPlan, BatchSource};
 use crate::state::State;
 use crate::store::{Item, Store, StoreError};
@@ -85,6 +86,12 @@ pub enum RecordError {
     /// The state could not be taken.
     #[error(transparent)]
     Learner(#[from] LearnerError),
+    /// The final state cannot be read back.
+    #[error("the final state: {0}")]
+    FinalState(#[from] ObjectError),
+    /// The final model cannot be written as a file.
+    #[error("model.safetensors: {0}")]
+    Model(#[from] ModelFileError),
     /// The background thread is gone without an error of its own.
     #[error("the recording thread stopped unexpectedly")]
     ThreadLost,
@@ -114,6 +121,7 @@ pub struct Recorder {
     keep: u64,
     next: Option<u64>,
     batches: Vec<BatchPlan>,
+    heads: Arc<OnceLock<Sender<Head>>>,
     queue: Option<SyncSender<Job>>,
     worker: Option<JoinHandle<Result<Journal, RecordError>>>,
 }
@@ -188,9 +196,10 @@ impl Recorder {
         let (queue, jobs) = sync_channel(QUEUE);
         let terms = journal.terms.clone();
         let next = terms.checkpoint_steps().nth(journal.checkpoints.len());
+        let heads = Arc::new(OnceLock::new());
         let worker = {
-            let store = Arc::clone(&store);
-            thread::spawn(move || write_checkpoints(store.as_ref(), journal, &jobs))
+            let (store, heads) = (Arc::clone(&store), Arc::clone(&heads));
+            thread::spawn(move || write_checkpoints(store.as_ref(), journal, &jobs, &heads))
         };
         Self {
             store,
@@ -198,6 +207,7 @@ impl Recorder {
             keep: 1,
             next,
             batches: Vec::new(),
+            heads,
             queue: Some(queue),
             worker: Some(worker),
         }
@@ -216,6 +226,14 @@ impl Recorder {
         }
         self.keep = keep.max(1);
         Ok(self)
+    }
+
+    /// Sends the head of the journal after each checkpoint, to be timestamped while the training
+    /// runs.
+    pub fn send_heads(self, to: Sender<Head>) -> Self {
+        // It is set only here, and `self` is consumed.
+        let _ = self.heads.set(to);
+        self
     }
 
     /// The terms of this training.
@@ -286,19 +304,26 @@ impl Recorder {
         Ok(journal.checkpoints.last().map_or(0, |last| last.step))
     }
 
-    /// Seals the proof: binds all checkpoints and the exported final model.
+    /// Seals the proof: writes the final model's file, and binds it and all checkpoints.
     ///
     /// # Errors
     /// If the training is not complete, or something could not be written.
-    pub fn seal(mut self, model: &[u8]) -> Result<Manifest, RecordError> {
+    pub fn seal(mut self) -> Result<Manifest, RecordError> {
         let journal = self.join()?;
-        let found = journal.checkpoints.last().map_or(0, |last| last.step);
         let expected = self.terms.recipe.steps;
-        if found != expected {
-            return Err(RecordError::Incomplete { expected, found });
-        }
-        self.store.write(Item::Model, model)?;
-        let manifest = Manifest::seal(journal.terms, journal.checkpoints, ModelFile::of(model));
+        let last = match journal.checkpoints.last() {
+            Some(last) if last.step == expected => last.state,
+            other => {
+                let found = other.map_or(0, |last| last.step);
+                return Err(RecordError::Incomplete { expected, found });
+            }
+        };
+        let object = self.store.read(Item::Object(last), MAX_OBJECT_BYTES)?;
+        let state = object::decode_state(&last, &object)?;
+        self.store
+            .write(Item::Model, &model_file::encode(&state)?)?;
+        let root = model_file::root(&state);
+        let manifest = Manifest::seal(journal.terms, journal.checkpoints, root);
         self.store.write(Item::Manifest, &manifest.encode())?;
         self.store.remove_journal()?;
         Ok(manifest)
@@ -340,6 +365,7 @@ fn write_checkpoints(
     store: &dyn Store,
     mut journal: Journal,
     jobs: &Receiver<Job>,
+    heads: &OnceLock<Sender<Head>>,
 ) -> Result<Journal, RecordError> {
     for Job {
         step,
@@ -376,6 +402,10 @@ fn write_checkpoints(
             batches,
         };
         journal.append(store, checkpoint)?;
+        if let Some(heads) = heads.get() {
+            // Whoever listened may have gone; the training goes on.
+            let _ = heads.send(journal.head());
+        }
     }
     Ok(journal)
 }
@@ -406,6 +436,12 @@ fn term_differences(there: &Terms, here: &Terms) -> String {
             "interval: asked for {}, there {}",
             here.interval, there.interval
         ));
+    }
+    if there.key != here.key {
+        differences.push("the prover's key".to_owned());
+    }
+    if there.start != here.start {
+        differences.push("the initial state".to_owned());
     }
     if there.batches != here.batches {
         differences.push("the source of the batches".to_owned());

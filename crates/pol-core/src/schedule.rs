@@ -10,6 +10,9 @@ pub const MAX_STEPS: u64 = 1 << 32;
 /// The most records of a batch.
 pub const MAX_BATCH: u64 = 1 << 20;
 
+/// The most records of a data set. An epoch's permutation holds eight bytes for each.
+pub const MAX_RECORDS: u64 = 1 << 26;
+
 /// The records of one step. Step `t` leads from state `t` to state `t + 1`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,6 +33,16 @@ pub enum BatchSource {
     Derived,
     /// Listed by the prover, one list for each segment.
     Explicit,
+}
+
+impl BatchSource {
+    /// Its name in proofs and policies.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Derived => "derived",
+            Self::Explicit => "explicit",
+        }
+    }
 }
 
 /// A schedule derived from the seed.

@@ -7,7 +7,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Tagged};
+use crate::learner::LearnerError;
 use crate::merkle::Tree;
+use crate::model_file::is_model;
 
 /// The entry that counts the steps made; every state has it.
 pub const STEP_ENTRY: &str = "schedule/step";
@@ -318,6 +320,29 @@ impl State {
     /// Names, element types and shapes, in order.
     pub fn layout(&self) -> impl Iterator<Item = &EntryHeader> {
         self.entries.iter().map(|entry| &entry.header)
+    }
+
+    /// This state with the model of another: the start of a fine-tuning.
+    ///
+    /// # Errors
+    /// [`LearnerError::Unfit`] if the other's model has other tensors.
+    pub fn with_model_of(&self, other: &Self) -> Result<Self, LearnerError> {
+        let model = |state: &Self| -> Vec<EntryHeader> {
+            let headers = state.layout().filter(|header| is_model(&header.name));
+            headers.cloned().collect()
+        };
+        if model(self) != model(other) {
+            return Err(LearnerError::Unfit(
+                "the model to start from has other tensors than this recipe's".to_owned(),
+            ));
+        }
+        let entries = self.entries.iter().map(|entry| {
+            let taken = is_model(entry.name()).then(|| other.entry(entry.name()));
+            taken.flatten().unwrap_or(entry).clone()
+        });
+        Ok(Self {
+            entries: entries.collect(),
+        })
     }
 
     /// The root of the Merkle tree over the entries' leaves (SPEC.md §5).

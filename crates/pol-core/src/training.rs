@@ -2,13 +2,18 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
+use crate::digest::Digest;
+use crate::identity::ProverKey;
+use crate::journal::Head;
 use crate::learner::{Batch, Learner, LearnerError};
-use crate::manifest::{Manifest, Terms};
+use crate::manifest::{Manifest, Start, Terms};
 use crate::recipe::Recipe;
 use crate::recorder::{RecordError, Recorder};
-use crate::records::{DataCommitment, Records};
+use crate::records::{DataCommitment, Records, SaltSecret};
 use crate::schedule::{BatchPlan, BatchSource, Schedule, ScheduleError};
+use crate::state::State;
 use crate::store::Store;
 
 /// A training to be proved.
@@ -17,6 +22,8 @@ pub struct Training<'a> {
     records: &'a dyn Records,
     batches: Option<&'a [BatchPlan]>,
     keep: u64,
+    start: Option<&'a State>,
+    heads: Option<Sender<Head>>,
 }
 
 /// How a training ended.
@@ -56,7 +63,46 @@ impl<'a> Training<'a> {
             records,
             batches: None,
             keep: 1,
+            start: None,
+            heads: None,
         }
+    }
+
+    /// The same training by the prover with this key: the seed, and so everything random, depends
+    /// on it.
+    pub fn of_prover(mut self, key: ProverKey) -> Self {
+        self.terms = self.terms.of_prover(Some(key));
+        self
+    }
+
+    /// The same training with a data commitment that tells nothing about the records.
+    pub fn with_private_data(mut self, secret: &SaltSecret) -> Self {
+        self.terms.data = DataCommitment::with_salts(self.records, Some(secret));
+        let key = self.terms.key;
+        self.terms = self.terms.of_prover(key);
+        self
+    }
+
+    /// Fine-tuning: the same training from the model in `state`, the final state of the proof with
+    /// this commitment, and with a fresh optimizer.
+    pub fn from_prior(mut self, commitment: Digest, state: &'a State) -> Self {
+        self.terms = self.terms.from_start(Start::Prior { commitment });
+        self.start = Some(state);
+        self
+    }
+
+    /// The same training from the model in `state`, of which a verifier can only test whether it
+    /// looks like a fresh one.
+    pub fn from_claimed(mut self, state: &'a State) -> Self {
+        self.terms = self.terms.from_start(Start::Claimed);
+        self.start = Some(state);
+        self
+    }
+
+    /// Sends the journal's head after each checkpoint; see [`Recorder::send_heads`].
+    pub fn send_heads(mut self, to: Sender<Head>) -> Self {
+        self.heads = Some(to);
+        self
     }
 
     /// The same training with the state of every `keep`-th checkpoint only in the proof; see
@@ -89,8 +135,8 @@ impl<'a> Training<'a> {
         store: Arc<dyn Store>,
         observe: impl FnMut(&mut L, u64) -> ControlFlow<()>,
     ) -> Result<Outcome, TrainError> {
-        learner.initialise(&self.terms.seed)?;
-        let mut recorder = Recorder::start(store, self.terms.clone())?.keep(self.keep)?;
+        self.begin(learner)?;
+        let mut recorder = self.set_up(Recorder::start(store, self.terms.clone())?)?;
         recorder.record(0, || learner.capture())?;
         self.steps(learner, recorder, 0, observe)
     }
@@ -106,9 +152,9 @@ impl<'a> Training<'a> {
         store: Arc<dyn Store>,
         observe: impl FnMut(&mut L, u64) -> ControlFlow<()>,
     ) -> Result<Outcome, TrainError> {
-        learner.initialise(&self.terms.seed)?;
+        self.begin(learner)?;
         let (recorder, resumed) = Recorder::resume(store, self.terms.clone())?;
-        let mut recorder = recorder.keep(self.keep)?;
+        let mut recorder = self.set_up(recorder)?;
         let first = match resumed {
             Some(resumed) => {
                 learner.restore(&resumed.state)?;
@@ -120,6 +166,26 @@ impl<'a> Training<'a> {
             }
         };
         self.steps(learner, recorder, first, observe)
+    }
+
+    /// Puts the learner in the initial state.
+    fn begin<L: Learner + ?Sized>(&self, learner: &mut L) -> Result<(), LearnerError> {
+        learner.initialise(&self.terms.seed)?;
+        match self.start {
+            None => Ok(()),
+            Some(model) => {
+                let initial = learner.capture()?.with_model_of(model)?;
+                learner.restore(&initial)
+            }
+        }
+    }
+
+    fn set_up(&self, recorder: Recorder) -> Result<Recorder, RecordError> {
+        let recorder = recorder.keep(self.keep)?;
+        Ok(match &self.heads {
+            None => recorder,
+            Some(heads) => recorder.send_heads(heads.clone()),
+        })
     }
 
     fn steps<L: Learner + ?Sized>(
@@ -147,8 +213,7 @@ impl<'a> Training<'a> {
                 return Ok(Outcome::Interrupted { step });
             }
         }
-        let model = learner.export()?;
-        Ok(Outcome::Sealed(Box::new(recorder.seal(&model)?)))
+        Ok(Outcome::Sealed(Box::new(recorder.seal()?)))
     }
 
     fn explicit_batch(&self, step: u64) -> Result<BatchPlan, RecordError> {

@@ -6,22 +6,33 @@
 
 mod distance;
 mod integrity;
+mod noise;
+mod opened;
 mod replay;
 mod report;
 mod select;
+mod start;
 
 pub use distance::{Distances, Tolerance};
 pub use integrity::{Integrity, IntegrityChecked, Segment, check_integrity, read_claim};
+pub use noise::NoiseReport;
+pub(crate) use noise::Perturbation;
 pub use report::{PartReport, Reason, Report, SegmentReport, Verdict};
-pub use select::{Selection, catch_probability};
+pub use select::{Selection, catch_probability, sample_for};
+pub use start::{StartReport, VerifiedPrior, final_state};
 
-use crate::digest::Digest;
+use crate::audit::{Challenge, Opening, PublicCommitment};
+use crate::digest::{Digest, tagged};
 use crate::learner::{Learner, LearnerError};
+use crate::model_file;
+use crate::policy::{Comparison, NumericsRule, Parts, Policy, StartRule};
+use crate::random::Seed;
 use crate::recipe::Recipe;
-use crate::records::{DataCommitment, Records};
+use crate::records::{DataCommitment, Records, SaltSecret};
 use crate::store::{Store, StoreError};
 
-use replay::Replayer;
+use opened::{check_opening, first_foreign};
+use replay::{Preparation, Replayer};
 
 /// Why a proof could not be judged: the machine is at fault, not the proof.
 #[derive(Debug, thiserror::Error)]
@@ -34,12 +45,29 @@ pub enum VerifyError {
 
 /// What a verifier expects, demands and chooses. Every field is the verifier's own.
 pub struct Verifier<'a> {
-    records: &'a dyn Records,
+    records: Option<&'a dyn Records>,
+    secret: Option<&'a SaltSecret>,
+    data_root: Option<Digest>,
     recipe: Option<&'a Recipe>,
     commitment: Option<Digest>,
-    selection: Selection,
-    tolerance: Tolerance,
+    model: Option<&'a [u8]>,
+    prior: Option<&'a VerifiedPrior>,
+    policy: Policy,
+    evidence: Evidence,
+    selection: Option<Selection>,
+    randomness: Seed,
     reference_distance: Option<f64>,
+}
+
+/// What the caller found to come with a proof, outside of this crate: signatures and timestamps.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Evidence {
+    /// Whether a key that the verifier trusts signed this commitment, and the seed depends on it.
+    pub signed: bool,
+    /// Whether an authority that the verifier trusts timestamped this commitment.
+    pub timestamped: bool,
+    /// What does not hold, of what was to be checked.
+    pub problems: Vec<String>,
 }
 
 /// Progress of a verification, for people.
@@ -56,13 +84,39 @@ impl<'a> Verifier<'a> {
     /// difference at all.
     pub fn new(records: &'a dyn Records) -> Self {
         Self {
-            records,
+            records: Some(records),
+            ..Self::without_data()
+        }
+    }
+
+    /// A verifier of openings, who sees the opened records alone.
+    pub fn without_data() -> Self {
+        Self {
+            records: None,
+            secret: None,
+            data_root: None,
             recipe: None,
             commitment: None,
-            selection: Selection::all(),
-            tolerance: Tolerance::EXACT,
+            model: None,
+            prior: None,
+            policy: Policy::bits(),
+            evidence: Evidence::default(),
+            selection: None,
+            randomness: Seed::from_digest(tagged("pol.v1.audit.unset", &[])),
             reference_distance: None,
         }
+    }
+
+    /// The secret that the data's leaves are salted with: a prover's own verification.
+    pub fn with_secret(mut self, secret: &'a SaltSecret) -> Self {
+        self.secret = Some(secret);
+        self
+    }
+
+    /// Demands data with this root.
+    pub fn expect_data_root(mut self, root: Digest) -> Self {
+        self.data_root = Some(root);
+        self
     }
 
     /// Demands this recipe. Without it the proof's own recipe is replayed, and the verdict is
@@ -78,15 +132,48 @@ impl<'a> Verifier<'a> {
         self
     }
 
-    /// Chooses the segments to replay.
-    pub fn select(mut self, selection: Selection) -> Self {
-        self.selection = selection;
+    /// Demands that this is the final model's file.
+    pub fn expect_model(mut self, file: &'a [u8]) -> Self {
+        self.model = Some(file);
         self
     }
 
-    /// Allows replays to differ by this much; with exact numerics they never may.
+    /// The prior proof that a fine-tuning starts from.
+    pub fn with_prior(mut self, prior: &'a VerifiedPrior) -> Self {
+        self.prior = Some(prior);
+        self
+    }
+
+    /// Demands what this policy demands. `randomness` is this verifier's own: samples are drawn from
+    /// it, and replays perturbed.
+    pub fn policy(mut self, policy: Policy, randomness: Seed) -> Self {
+        self.policy = policy;
+        self.randomness = randomness;
+        self
+    }
+
+    /// What was found to come with the proof.
+    pub fn evidence(mut self, evidence: Evidence) -> Self {
+        self.evidence = evidence;
+        self
+    }
+
+    /// Chooses the segments to replay, instead of the policy.
+    pub fn select(mut self, selection: Selection) -> Self {
+        self.selection = Some(selection);
+        self
+    }
+
+    /// Allows replays to differ by this much, instead of what the policy allows; with exact numerics
+    /// they never may.
     pub fn tolerance(mut self, tolerance: Tolerance) -> Self {
-        self.tolerance = tolerance;
+        self.policy.comparison = match tolerance.is_exact() {
+            true => Comparison::Bits,
+            false => Comparison::Static {
+                tolerance,
+                parts: Parts::All,
+            },
+        };
         self
     }
 
@@ -107,40 +194,148 @@ impl<'a> Verifier<'a> {
         &self,
         store: &dyn Store,
         learner: &mut L,
+        progress: impl FnMut(Progress),
+    ) -> Result<Report, VerifyError> {
+        self.verify_on(store, learner, None, progress)
+    }
+
+    /// As [`Verifier::verify`]; where noise is measured, it is also measured between `learner` and
+    /// `second`, one on another device.
+    ///
+    /// # Errors
+    /// As [`Verifier::verify`].
+    pub fn verify_on<L: Learner + ?Sized>(
+        &self,
+        store: &dyn Store,
+        learner: &mut L,
+        second: Option<&mut dyn Learner>,
         mut progress: impl FnMut(Progress),
     ) -> Result<Report, VerifyError> {
         let part = |name: &str| learner.part(name);
         let checked = match check_integrity(store, &part, &mut progress)? {
             Integrity::Holds(checked) => checked,
             Integrity::Broken { commitment, reason } => {
-                return Ok(Report::rejected(commitment, vec![reason]));
+                return Ok(self.name(Report::rejected(commitment, vec![reason])));
             }
         };
-        let unexpected = self.compare_with_expectations(&checked);
-        if !unexpected.is_empty() {
-            return Ok(Report::rejected(Some(checked.commitment()), unexpected));
+        let Some(records) = self.records else {
+            let why = "a whole proof can be replayed only with its data; ask for an opening";
+            let commitment = Some(checked.commitment());
+            return Ok(self.name(Report::inconclusive(commitment, why.to_owned())));
+        };
+        let mut reasons = self.compare_with_expectations(&checked);
+        reasons.extend(self.compare_data(&checked, records));
+        if !reasons.is_empty() {
+            return Ok(self.name(Report::stopped(Some(checked.commitment()), reasons)));
         }
-        let mut replayer = match Replayer::prepare(&checked, learner, self.records) {
-            Ok(replayer) => replayer,
-            Err(stop) => return Ok(stop.into_report(&checked)),
+        let selection = self.selection.unwrap_or_else(|| {
+            (self.policy.segments).selection(checked.segments(), self.randomness)
+        });
+        let audit = Audit {
+            segments: selection.segments(&checked),
+            selection,
+            records,
+            any_batch: None,
         };
+        self.replay(&checked, audit, learner, second, progress)
+    }
+
+    /// Judges an opening: what a prover disclosed in answer to `challenge`, which this verifier drew
+    /// after it held `public`.
+    ///
+    /// # Errors
+    /// As [`Verifier::verify`].
+    pub fn verify_opening<L: Learner + ?Sized>(
+        &self,
+        public: &PublicCommitment,
+        challenge: &Challenge,
+        opening: Opening,
+        learner: &mut L,
+        second: Option<&mut dyn Learner>,
+        progress: impl FnMut(Progress),
+    ) -> Result<Report, VerifyError> {
+        let part = |name: &str| learner.part(name);
+        let opened = match check_opening(public, challenge, opening, &part)? {
+            Ok(opened) => opened,
+            Err((commitment, reason)) => {
+                return Ok(self.name(Report::rejected(Some(commitment), vec![reason])));
+            }
+        };
+        let checked = &opened.checked;
+        let mut reasons = self.compare_with_expectations(checked);
+        if let Some(own) = self.records {
+            let (expected, found) = (own.len(), checked.claim().terms.data.records);
+            if expected != found {
+                reasons.push(Reason::OtherRecord(expected.min(found)));
+            }
+            reasons.extend(first_foreign(&opened.records, own).map(Reason::OtherRecord));
+        }
+        reasons.extend(self.compare_data_root(checked));
+        if !reasons.is_empty() {
+            return Ok(self.name(Report::stopped(Some(checked.commitment()), reasons)));
+        }
+        let audit = Audit {
+            segments: opened.segments,
+            selection: challenge.selection(),
+            records: &opened.records,
+            any_batch: Some(opened.any_batch),
+        };
+        self.replay(checked, audit, learner, second, progress)
+    }
+
+    fn replay<L: Learner + ?Sized>(
+        &self,
+        checked: &IntegrityChecked<'_>,
+        audit: Audit<'_>,
+        learner: &mut L,
+        mut second: Option<&mut dyn Learner>,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<Report, VerifyError> {
+        let mut total = steps_to_replay(checked, &audit.segments);
+        let allowed = self.policy.segments.max_steps.unwrap_or(u64::MAX);
+        if total > allowed {
+            let steps = total;
+            let reasons = vec![Reason::Cost { steps, allowed }];
+            return Ok(self.name(Report::stopped(Some(checked.commitment()), reasons)));
+        }
+        let preparation = Preparation {
+            rule: self.policy.start,
+            prior: self.prior,
+            any_batch: audit.any_batch,
+        };
+        let (mut replayer, start) =
+            match Replayer::prepare(checked, learner, audit.records, preparation) {
+                Ok(prepared) => prepared,
+                Err(stop) => return Ok(self.name(stop.into_report(checked)?)),
+            };
         // Exact numerics leave nothing to tolerate.
-        let tolerance = match checked.is_exact() {
-            true => Tolerance::EXACT,
-            false => self.tolerance,
+        let comparison = match checked.is_exact() {
+            true => Comparison::Bits,
+            false => self.policy.comparison,
         };
-        let selected = self.selection.segments(&checked);
-        let total = steps_to_replay(&checked, &selected);
-        let mut report =
-            Report::begin(&checked, &self.selection, &tolerance, selected.len() as u64);
+        let selected = audit.segments.len() as u64;
+        let mut report = Report::begin(checked, &audit.selection, &comparison, start, selected);
         let mut done = 0;
-        for index in selected {
-            let outcome = replayer.replay(index, &mut || {
+        for index in audit.segments {
+            let mut after_step = || {
                 done += 1;
+                total = total.max(done);
                 progress(Progress::Replay(done, total));
+            };
+            let judged = replayer.replay(index, &mut after_step).and_then(|replay| {
+                let noise = match comparison {
+                    Comparison::Calibrated(rule) if !replay.arrived() => {
+                        let second = second.as_deref_mut();
+                        let seed = &self.randomness;
+                        Some(replayer.noise(&replay, &rule, seed, second, &mut after_step)?)
+                    }
+                    _ => None,
+                };
+                let part = |name: &str| replayer.part(name);
+                Ok(replay.judge(&comparison, noise, self.reference_distance, &part))
             });
-            match outcome {
-                Ok(replay) => report.add(replay.judge(&tolerance, self.reference_distance)),
+            match judged {
+                Ok(segment) => report.add(segment),
                 Err(stop) => {
                     stop.add_to(&mut report)?;
                     break;
@@ -149,11 +344,17 @@ impl<'a> Verifier<'a> {
         }
         report.steps_replayed = done;
         report.conclude();
-        Ok(report)
+        Ok(self.name(report))
+    }
+
+    fn name(&self, mut report: Report) -> Report {
+        report.policy.clone_from(&self.policy.name);
+        report.policy_digest = Some(self.policy.digest());
+        report
     }
 
     fn compare_with_expectations(&self, checked: &IntegrityChecked<'_>) -> Vec<Reason> {
-        let terms = &checked.manifest().claim.terms;
+        let terms = &checked.claim().terms;
         let mut reasons = Vec::new();
         if let Some(expected) = self.commitment.filter(|e| *e != checked.commitment()) {
             reasons.push(Reason::OtherCommitment {
@@ -167,15 +368,121 @@ impl<'a> Verifier<'a> {
         if let Some(differences) = differences.filter(|d| !d.is_empty()) {
             reasons.push(Reason::OtherRecipe { differences });
         }
-        let data = DataCommitment::of(self.records);
-        if data != terms.data {
-            reasons.push(Reason::OtherData {
-                expected: data,
-                found: terms.data,
+        if let Some(file) = self.model {
+            match model_file::root_of_file(file) {
+                Ok(root) if root == checked.claim().model => {}
+                Ok(_) => reasons.push(Reason::FinalModel(
+                    "the model expected is not the one that was trained".to_owned(),
+                )),
+                Err(error) => reasons.push(Reason::FinalModel(error.to_string())),
+            }
+        }
+        reasons.extend(self.compare_with_policy(checked));
+        reasons
+    }
+
+    fn compare_with_policy(&self, checked: &IntegrityChecked<'_>) -> Vec<Reason> {
+        let terms = &checked.claim().terms;
+        let mut reasons: Vec<Reason> = (self.policy.bounds.exceeded(terms).into_iter())
+            .map(|exceeded| Reason::Bound {
+                bound: exceeded.bound,
+                allowed: exceeded.allowed,
+                found: exceeded.found,
+            })
+            .collect();
+        let numerics_fit = match self.policy.numerics {
+            NumericsRule::Any => true,
+            NumericsRule::Exact => checked.is_exact(),
+            NumericsRule::Stock => !checked.is_exact(),
+        };
+        if !numerics_fit {
+            reasons.push(Reason::Bound {
+                bound: "numerics",
+                allowed: match self.policy.numerics {
+                    NumericsRule::Exact => "exact".to_owned(),
+                    _ => "stock".to_owned(),
+                },
+                found: terms.recipe.numerics.to_string(),
             });
+        }
+        let problems = self.evidence.problems.iter().cloned();
+        reasons.extend(problems.map(Reason::Attestation));
+        let demanded = self.policy.evidence;
+        let has_data = self.records.is_some() || self.data_root.is_some();
+        for (missing, what) in [
+            (
+                demanded.signature && !self.evidence.signed,
+                "a signature by a trusted key",
+            ),
+            (
+                demanded.timestamp && !self.evidence.timestamped,
+                "a trusted timestamp",
+            ),
+            (
+                demanded.data && !has_data,
+                "the verifier's own data, or its root",
+            ),
+            (
+                demanded.recipe && self.recipe.is_none(),
+                "the verifier's own recipe",
+            ),
+        ] {
+            if missing {
+                reasons.push(Reason::Evidence(what.to_owned()));
+            }
         }
         reasons
     }
+
+    /// The verifier's own copy of the data against the committed root.
+    fn compare_data(&self, checked: &IntegrityChecked<'_>, records: &dyn Records) -> Vec<Reason> {
+        let found = checked.claim().terms.data;
+        if found.salted && self.secret.is_none() {
+            return vec![Reason::NotChecked(
+                "the data is private: its root can be compared only with the prover's secret; ask                  for an opening"
+                    .to_owned(),
+            )];
+        }
+        let secret = self.secret.filter(|_| found.salted);
+        let expected = DataCommitment::with_salts(records, secret);
+        let mut reasons = self.compare_data_root(checked);
+        if expected != found {
+            reasons.push(Reason::OtherData { expected, found });
+        }
+        reasons
+    }
+
+    fn compare_data_root(&self, checked: &IntegrityChecked<'_>) -> Vec<Reason> {
+        let found = checked.claim().terms.data.root;
+        let expected = self.data_root.filter(|expected| *expected != found);
+        let reason = expected.map(|expected| Reason::OtherDataRoot { expected, found });
+        reason.into_iter().collect()
+    }
+}
+
+impl Policy {
+    /// Bit for bit, and nothing else demanded: what [`Verifier::new`] begins with. A start that was
+    /// derived, and batches of whatever kind.
+    pub fn bits() -> Self {
+        Self {
+            name: "bits".to_owned(),
+            warning: None,
+            numerics: NumericsRule::Any,
+            bounds: Default::default(),
+            evidence: Default::default(),
+            start: StartRule::Derived { max_depth: 8 },
+            segments: Default::default(),
+            comparison: Comparison::Bits,
+        }
+    }
+}
+
+/// The segments to replay, and what with.
+struct Audit<'r> {
+    segments: Vec<u64>,
+    selection: Selection,
+    records: &'r dyn Records,
+    any_batch: Option<Vec<u64>>,
 }
 
 /// The steps of the selected segments, and of those before them that have to be replayed since
@@ -207,12 +514,12 @@ enum Stop {
 }
 
 impl Stop {
-    fn into_report(self, checked: &IntegrityChecked<'_>) -> Report {
+    fn into_report(self, checked: &IntegrityChecked<'_>) -> Result<Report, VerifyError> {
         let commitment = Some(checked.commitment());
         match self {
-            Self::Reject(reason) => Report::rejected(commitment, vec![reason]),
-            Self::Inconclusive(why) => Report::inconclusive(commitment, why),
-            Self::Unreadable(error) => Report::inconclusive(commitment, error.to_string()),
+            Self::Reject(reason) => Ok(Report::stopped(commitment, vec![reason])),
+            Self::Inconclusive(why) => Ok(Report::inconclusive(commitment, why)),
+            Self::Unreadable(error) => Err(error),
         }
     }
 

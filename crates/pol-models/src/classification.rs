@@ -109,6 +109,10 @@ impl<M: Classifier> Task for Classification<M> {
         (self.build)(device)
     }
 
+    fn order_is_free(&self, model: &M) -> bool {
+        model.order_is_free()
+    }
+
     fn step(
         &self,
         model: &M,

@@ -18,6 +18,12 @@ pub trait Classifier: Module {
     /// Scores `[batch, classes]` of images `[batch, channels, height, width]`. `batch` is what
     /// dropout masks are drawn from; it is absent when the model is only evaluated.
     fn scores(&self, images: Tensor<4>, batch: Option<&Batch<'_>>) -> Tensor<2>;
+
+    /// Whether the order of the records in a batch changes rounding alone. Dropout masks belong to
+    /// places.
+    fn order_is_free(&self) -> bool {
+        true
+    }
 }
 
 /// The size of an image.

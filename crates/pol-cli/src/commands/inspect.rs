@@ -1,6 +1,6 @@
 //! `pol inspect`: what a proof claims.
 
-use pol_core::manifest::Manifest;
+use pol_core::manifest::{Manifest, Start};
 use pol_core::store::Store;
 use pol_core::verify::read_claim;
 use serde::Serialize;
@@ -9,7 +9,7 @@ use crate::args::InspectArgs;
 use crate::error::{CliError, Exit};
 use crate::output;
 
-use super::existing_store;
+use super::{attestations, existing_store};
 
 #[derive(Serialize)]
 struct Inspection<'a> {
@@ -45,11 +45,16 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Exit, CliError> {
     output::line("These are the proof's own claims; `pol verify` checks them.");
     output::field("commitment", commitment);
     output::field("format", &terms.format);
-    output::field("model", terms.recipe.model.to_string());
+    output::field("network", terms.recipe.model.to_string());
     output::field("data", terms.recipe.data.to_string());
     output::field(
         "data root",
-        format!("{} ({} records)", terms.data.root, terms.data.records),
+        format!(
+            "{} ({} records{})",
+            terms.data.root,
+            terms.data.records,
+            if terms.data.salted { ", salted" } else { "" }
+        ),
     );
     output::field("optimizer", terms.recipe.optimizer.to_string());
     output::field("rate", terms.recipe.learning_rate.to_string());
@@ -69,14 +74,30 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Exit, CliError> {
         "seed",
         format!("{} (from nonce {})", terms.seed.digest(), terms.nonce),
     );
+    output::field("model", format!("{} (root of its tensors)", claim.model));
     output::field(
-        "model file",
-        format!(
-            "{} ({})",
-            claim.model.digest,
-            output::bytes(claim.model.bytes)
-        ),
+        "prover",
+        match &terms.key {
+            None => "no key".to_owned(),
+            Some(key) => format!("the key {key}"),
+        },
     );
+    output::field(
+        "start",
+        match terms.start {
+            Start::Derived => "derived from the seed".to_owned(),
+            Start::Claimed => "claimed to be freshly drawn".to_owned(),
+            Start::Prior { commitment } => format!("the final model of {commitment}"),
+        },
+    );
+    let attestations = attestations::read(&args.run)?;
+    if !attestations.is_empty() {
+        let names: Vec<_> = attestations
+            .iter()
+            .map(|found| found.name.as_str())
+            .collect();
+        output::field("attested", names.join(", "));
+    }
     output::field("proof", output::bytes(proof_bytes));
     Ok(Exit::Done)
 }

@@ -7,6 +7,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::Instant;
 
 use indicatif::ProgressBar;
@@ -26,6 +28,7 @@ use crate::error::{CliError, Exit, at};
 use crate::output;
 
 use super::verify::{Audit, Verified};
+use super::{attestations, keys, timestamp};
 use curve::Curve;
 use plan::Plan;
 
@@ -75,13 +78,17 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit, CliError> {
     };
     let store = Arc::new(FolderStore::new(&run));
     let mut learner = image_learner(&plan.recipe, &opened.device)?;
-    let training = Training::new(
-        plan.recipe.clone(),
-        &dataset.train,
-        plan.nonce,
-        plan.interval,
-    )
-    .keep(plan.keep);
+    let training = training(&plan);
+    let (training, stamping) = match (&args.authority, args.timestamp_every) {
+        (Some(authority), Some(every)) => {
+            let (send, heads) = channel();
+            let (authority, run) = (authority.clone(), run.clone());
+            let stamping =
+                thread::spawn(move || timestamp::stamp_heads(&heads, every, &authority, &run));
+            (training.send_heads(send), Some(stamping))
+        }
+        _ => (training, None),
+    };
 
     if !args.json {
         describe(args, &plan, &opened, &run);
@@ -89,6 +96,11 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit, CliError> {
     let started = Instant::now();
     let (outcome, steps_made) = train(args, &training, learner.as_mut(), &store, &run)?;
     let seconds = started.elapsed();
+    drop(training);
+    if let Some(stamping) = stamping {
+        // It ends when nobody can send it another head.
+        let _ = stamping.join();
+    }
     let manifest = match outcome {
         Outcome::Sealed(manifest) => manifest,
         Outcome::Interrupted { step } => {
@@ -101,6 +113,13 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit, CliError> {
         }
     };
     write_environment(&run, args, &opened)?;
+    if let Some(key) = &plan.key {
+        keys::sign_with(store.as_ref(), &run, key)?;
+    }
+    if let Some(authority) = &args.authority {
+        let answer = timestamp::ask(authority, &manifest.claim.commitment())?;
+        attestations::write(&run, attestations::COMMITMENT_TOKEN, &answer)?;
+    }
     let limit = if args.test_records == 0 {
         u64::MAX
     } else {
@@ -143,6 +162,23 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit, CliError> {
         output::json(&trained)?;
     }
     Ok(exit)
+}
+
+/// The training that is planned.
+fn training(plan: &Plan) -> Training<'_> {
+    let records = &plan.dataset.train;
+    let mut training =
+        Training::new(plan.recipe.clone(), records, plan.nonce, plan.interval).keep(plan.keep);
+    if let Some(key) = &plan.key {
+        training = training.of_prover(key.public().prover_key());
+        if plan.private_data {
+            training = training.with_private_data(&key.salt_secret());
+        }
+    }
+    if let Some((commitment, state)) = &plan.prior {
+        training = training.from_prior(*commitment, state);
+    }
+    training
 }
 
 fn describe(args: &TrainArgs, plan: &Plan, opened: &Opened, run: &Path) {
@@ -278,12 +314,15 @@ fn verify(
     manifest: &Manifest,
     store: &FolderStore,
 ) -> Result<Verified, CliError> {
+    let secret = plan.key.as_ref().map(|key| key.salt_secret());
     let audit = Audit {
         recipe: Some(&plan.recipe),
         commitment: Some(manifest.claim.commitment()),
-        ..Audit::all(args.machine.backend)
+        secret: secret.as_ref(),
+        ..Audit::bits()
     };
-    audit.run(&plan.recipe, &dataset.train, opened, store)
+    let backend = args.machine.backend;
+    audit.run(&plan.recipe, &dataset.train, backend, opened, store)
 }
 
 /// Refuses a folder that holds something, but no training.

@@ -1,25 +1,14 @@
 //! Initial weights drawn on the host from the seed, so that they are the same on every device.
 
+use std::collections::BTreeMap;
+
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Tensor, TensorData};
 
-use crate::learner::LearnerError;
+use crate::learner::{Initial, LearnerError};
 use crate::random::{Purpose, Seed};
 
 use super::capture::Path;
-
-/// How a parameter's initial values are determined.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Initial {
-    /// Normal with mean 0 and this standard deviation.
-    Normal(f64),
-    /// Uniform in `[−bound, bound)`.
-    Uniform(f64),
-    /// One value.
-    Constant(f32),
-    /// What the module's constructor gives; right only for constructors that draw nothing.
-    Keep,
-}
 
 /// What is known of a parameter when its initial values are asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,7 +44,7 @@ impl Initial {
         }
     }
 
-    fn draw(self, count: usize, path: &str, seed: &Seed) -> Option<Vec<f32>> {
+    pub(super) fn draw(self, count: usize, path: &str, seed: &Seed) -> Option<Vec<f32>> {
         let mut stream = seed.stream(Purpose::Weights(path));
         let mut values = |draw: &mut dyn FnMut(&mut crate::random::Stream) -> f64| {
             Some((0..count).map(|_| draw(&mut stream) as f32).collect())
@@ -69,21 +58,28 @@ impl Initial {
     }
 }
 
+/// How each trained parameter was drawn, by its path.
+pub(super) type Drawn = BTreeMap<String, Initial>;
+
 /// Gives every trained parameter of a freshly built module the value that the seed determines.
 pub(super) fn initialise<M: Module>(
     module: M,
     seed: &Seed,
     rule: &dyn Fn(&ParameterInfo<'_>) -> Option<Initial>,
-) -> Result<M, LearnerError> {
+) -> Result<(M, Drawn), LearnerError> {
     let mut initialiser = Initialiser {
         path: Path::default(),
         containers: Vec::new(),
         seed,
         rule,
+        drawn: Drawn::new(),
         error: None,
     };
     let module = module.map(&mut initialiser);
-    initialiser.error.map_or(Ok(module), Err)
+    match initialiser.error {
+        None => Ok((module, initialiser.drawn)),
+        Some(error) => Err(error),
+    }
 }
 
 struct Initialiser<'a> {
@@ -91,6 +87,7 @@ struct Initialiser<'a> {
     containers: Vec<String>,
     seed: &'a Seed,
     rule: &'a dyn Fn(&ParameterInfo<'_>) -> Option<Initial>,
+    drawn: Drawn,
     error: Option<LearnerError>,
 }
 
@@ -127,6 +124,7 @@ impl ModuleMapper for Initialiser<'_> {
             });
             return param;
         };
+        self.drawn.insert(path.clone(), initial);
         match initial.draw(shape.num_elements(), &path, self.seed) {
             Some(values) => {
                 let device = param.lazy_device();

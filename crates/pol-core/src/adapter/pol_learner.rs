@@ -5,15 +5,14 @@ use std::collections::BTreeSet;
 use burn::module::Module;
 use burn::optim::{GradientsParams, Optimizer};
 use burn::tensor::{Device, Tensor};
-use burn_store::{ModuleSnapshot, SafetensorsStore};
 
-use crate::learner::{Batch, Learner, LearnerError};
+use crate::learner::{Batch, Initial, Learner, LearnerError};
 use crate::random::Seed;
 use crate::recipe::{LearningRate, Recipe};
 use crate::state::{Entry, Part, RATE_ENTRY, STEP_ENTRY, State};
 
 use super::capture::{capture_module, restore_module, survey};
-use super::initial::{Initial, ParameterInfo, initialise};
+use super::initial::{Drawn, ParameterInfo, initialise};
 use super::optimizer::PathOptimizer;
 
 /// A model and the loss of a batch: what is the user's own in a training.
@@ -41,6 +40,12 @@ pub trait Task {
     /// How a parameter's initial values are drawn; by default [`Initial::he_normal`].
     fn initial(&self, parameter: &ParameterInfo<'_>) -> Option<Initial> {
         Initial::he_normal(parameter)
+    }
+
+    /// Whether the order of the records in a batch changes rounding alone; by default it does.
+    fn order_is_free(&self, model: &Self::Model) -> bool {
+        let _ = model;
+        true
     }
 }
 
@@ -85,6 +90,7 @@ pub struct PolLearner<T: Task> {
     step: u64,
     buffers: BTreeSet<String>,
     parameters: Vec<(String, usize)>,
+    drawn: Drawn,
     last_loss: Option<Tensor<1>>,
     last_correct: Option<Tensor<1>>,
 }
@@ -135,6 +141,7 @@ impl<T: Task> PolLearner<T> {
             step: 0,
             buffers: found.buffers,
             parameters: found.parameters,
+            drawn: Drawn::new(),
             last_loss: None,
             last_correct: None,
         }
@@ -190,7 +197,7 @@ impl<T: Task> PolLearner<T> {
 impl<T: Task> Learner for PolLearner<T> {
     fn initialise(&mut self, seed: &Seed) -> Result<(), LearnerError> {
         let blank = self.task.build(&self.device);
-        self.model = initialise(blank, seed, &|info| self.task.initial(info))?;
+        (self.model, self.drawn) = initialise(blank, seed, &|info| self.task.initial(info))?;
         self.optimizer.reset();
         self.step = 0;
         self.last_loss = None;
@@ -243,24 +250,20 @@ impl<T: Task> Learner for PolLearner<T> {
         Ok(())
     }
 
-    fn export(&mut self) -> Result<Vec<u8>, LearnerError> {
-        // Without metadata: the same model gives the same file.
-        let mut store = SafetensorsStore::from_bytes(None)
-            .clear_metadata()
-            .skip_enum_variants(false);
-        let failed = |error: &dyn std::fmt::Display| LearnerError::Device(error.to_string());
-        (self.model.valid())
-            .save_into(&mut store)
-            .map_err(|error| failed(&error))?;
-        store.get_bytes().map_err(|error| failed(&error))
-    }
-
     fn part(&self, name: &str) -> Part {
         if self.buffers.contains(name) {
             Part::Buffers
         } else {
             Part::by_prefix(name)
         }
+    }
+
+    fn initial(&self, name: &str) -> Option<Initial> {
+        self.drawn.get(name.strip_prefix("model/")?).copied()
+    }
+
+    fn order_is_free(&self) -> bool {
+        self.task.order_is_free(&self.model)
     }
 }
 

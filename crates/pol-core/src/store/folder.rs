@@ -96,7 +96,7 @@ impl Store for FolderStore {
         }
         let mut bytes = Vec::with_capacity(metadata.len() as usize);
         File::open(&path)
-            .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
+            .and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut bytes))
             .map_err(|source| failed(&path, source))?;
         if bytes.len() as u64 > limit {
             return Err(too_large(bytes.len() as u64));

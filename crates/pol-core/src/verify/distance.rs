@@ -1,6 +1,6 @@
 //! Distances between a replayed and a logged state, and how large they may be.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::state::{Part, State};
 
@@ -74,7 +74,8 @@ impl Distances {
 
 /// How far a replay may end from the logged state. Each bound that is set must hold, for the
 /// parameters, the buffers and the optimizer alike; with none set the bits must agree.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Tolerance {
     /// Bound on l1.
     pub l1: Option<f64>,
@@ -104,6 +105,13 @@ impl Tolerance {
             relative: Some(fraction),
             ..Self::EXACT
         }
+    }
+
+    /// Whether it sets a bound, and none that nothing could hold.
+    pub(crate) fn is_valid(&self) -> bool {
+        let bounds = [self.l1, self.l2, self.linf, self.cosine, self.relative];
+        let bounds: Vec<f64> = bounds.into_iter().flatten().collect();
+        !bounds.is_empty() && bounds.iter().all(|bound| *bound >= 0.0)
     }
 
     /// Whether no difference is allowed.

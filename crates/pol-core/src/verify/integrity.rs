@@ -2,35 +2,64 @@
 //!
 //! Needs no Burn and no device. A service that only stores proofs can use it alone.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::digest::Digest;
-use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, ModelFile, checkpoints_root};
+use crate::manifest::{Checkpoint, Claim, MAX_MANIFEST_BYTES, Manifest, checkpoints_root};
+use crate::model_file;
 use crate::object::{self, MAX_OBJECT_BYTES, MAX_STATE_BYTES, ObjectError};
 use crate::schedule::{BatchPlan, BatchSource, Schedule};
 use crate::state::{EntryHeader, Part, STEP_ENTRY, State};
-use crate::store::{Item, Store, StoreError};
+use crate::store::{Item, MemoryStore, Store, StoreError};
 
 use super::distance::Distances;
 use super::report::Reason;
 use super::{Progress, VerifyError};
 
-/// A proof whose integrity was checked. It can be made in no other way.
+/// A proof, or the opened part of one, whose integrity was checked. It can be made in no other way.
 pub struct IntegrityChecked<'a> {
-    store: &'a dyn Store,
-    manifest: Manifest,
+    objects: Objects<'a>,
+    claim: Claim,
     commitment: Digest,
-    states: States,
+    known: Known,
 }
 
-/// What the check of the states found.
-struct States {
-    /// Names, types and shapes of every state but the initial one.
-    later_layout: Vec<EntryHeader>,
-    /// How far the parameters move in each segment, where both its states are kept.
-    movements: Vec<Option<f64>>,
-    /// Whether the state of each checkpoint is kept.
-    kept: Vec<bool>,
+/// Where the objects are.
+pub(super) enum Objects<'a> {
+    /// In the prover's folder.
+    Folder(&'a dyn Store),
+    /// In an opening.
+    Opening(MemoryStore),
+}
+
+impl Objects<'_> {
+    fn store(&self) -> &dyn Store {
+        match self {
+            Self::Folder(store) => *store,
+            Self::Opening(store) => store,
+        }
+    }
+}
+
+/// What the check found.
+#[derive(Default)]
+pub(super) struct Known {
+    /// All checkpoints of a folder; the opened ones of an opening.
+    pub(super) checkpoints: BTreeMap<u64, KnownCheckpoint>,
+    /// Names, types and shapes of every state but the initial one, if there is one at hand.
+    pub(super) later_layout: Option<Vec<EntryHeader>>,
+    /// The leaves of the final state's tree, where that state itself is not at hand.
+    pub(super) final_leaves: Option<Vec<Digest>>,
+}
+
+/// A checkpoint, and what is known of its state.
+pub(super) struct KnownCheckpoint {
+    pub(super) checkpoint: Checkpoint,
+    /// Whether its state is at hand.
+    pub(super) kept: bool,
+    /// How far the parameters move in the segment that ends here, where both its states are at hand.
+    pub(super) movement: Option<f64>,
 }
 
 /// The outcome of the check.
@@ -95,12 +124,12 @@ pub fn check_integrity<'a>(
         Err(fault) => return broken(None, fault),
     };
     let commitment = manifest.claim.commitment();
-    match check_states(store, &manifest, part, progress) {
-        Ok(states) => Ok(Integrity::Holds(Box::new(IntegrityChecked {
-            store,
-            manifest,
+    match check_folder(store, &manifest, part, progress) {
+        Ok(known) => Ok(Integrity::Holds(Box::new(IntegrityChecked {
+            objects: Objects::Folder(store),
+            claim: manifest.claim,
             commitment,
-            states,
+            known,
         }))),
         Err(fault) => broken(Some(commitment), fault),
     }
@@ -118,10 +147,19 @@ pub fn read_claim(store: &dyn Store) -> Result<Result<Manifest, Reason>, VerifyE
     }
 }
 
-impl IntegrityChecked<'_> {
-    /// The manifest.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+impl<'a> IntegrityChecked<'a> {
+    pub(super) fn new(objects: Objects<'a>, claim: Claim, known: Known) -> Self {
+        Self {
+            commitment: claim.commitment(),
+            objects,
+            claim,
+            known,
+        }
+    }
+
+    /// What the proof claims.
+    pub fn claim(&self) -> &Claim {
+        &self.claim
     }
 
     /// The commitment to everything that was checked.
@@ -131,78 +169,91 @@ impl IntegrityChecked<'_> {
 
     /// The number of segments.
     pub fn segments(&self) -> u64 {
-        self.manifest.checkpoints.len() as u64 - 1
+        self.claim.terms.segments()
     }
 
     /// The segment at `index`, which is below [`IntegrityChecked::segments`].
     pub fn segment(&self, index: u64) -> Segment {
-        let checkpoints = &self.manifest.checkpoints[index as usize..];
-        Segment {
-            index,
-            first: checkpoints[0].step,
-            last: checkpoints[1].step,
-        }
+        let (first, last) = self.claim.terms.segment_steps(index);
+        Segment { index, first, last }
     }
 
-    /// The l2 distance by which the parameters move in each segment; `None` where a state at its
-    /// ends is not kept.
-    pub fn movements(&self) -> &[Option<f64>] {
-        &self.states.movements
+    /// The l2 distance by which the parameters move in a segment; `None` where a state at its ends
+    /// is not at hand.
+    pub fn movement(&self, index: u64) -> Option<f64> {
+        self.known.checkpoints.get(&(index + 1))?.movement
     }
 
-    /// How many checkpoints have their state in the proof. All of them, unless numerics are exact.
+    /// How many checkpoints have their state at hand. All of a folder's, unless numerics are exact.
     pub fn states_kept(&self) -> u64 {
-        self.states.kept.iter().filter(|kept| **kept).count() as u64
+        let kept = self.known.checkpoints.values().filter(|known| known.kept);
+        kept.count() as u64
     }
 
     /// The epoch in which each segment begins, counted from zero.
     pub fn epoch(&self, index: u64) -> u64 {
-        let terms = &self.manifest.claim.terms;
+        let terms = &self.claim.terms;
         let per_epoch = Schedule::steps_per_epoch(terms.data.records, terms.recipe.batch_size);
         self.segment(index).first / per_epoch.max(1)
     }
 
     /// Names, types and shapes of every state but the initial one.
-    pub(super) fn later_layout(&self) -> &[EntryHeader] {
-        &self.states.later_layout
+    pub(super) fn later_layout(&self) -> Option<&[EntryHeader]> {
+        self.known.later_layout.as_deref()
     }
 
-    /// The last checkpoint up to `index` whose state is kept; the first always is.
+    /// The leaves of the final state's tree, where that state itself is not at hand.
+    pub(super) fn final_leaves(&self) -> Option<&[Digest]> {
+        self.known.final_leaves.as_deref()
+    }
+
+    /// The last checkpoint up to `index` whose state is at hand; for a folder the first always is.
     pub(super) fn kept_at_or_before(&self, index: u64) -> u64 {
-        let before = &self.states.kept[..=index as usize];
-        before.iter().rposition(|kept| *kept).unwrap_or(0) as u64
+        let mut before = self.known.checkpoints.range(..=index);
+        let kept = before.rfind(|(_, known)| known.kept);
+        kept.map_or(0, |(index, _)| *index)
     }
 
     /// The digest that is committed to for the checkpoint of this index.
-    pub(super) fn digest(&self, index: u64) -> Digest {
-        self.manifest.checkpoints[index as usize].state
+    pub(super) fn digest(&self, index: u64) -> Result<Digest, Fault> {
+        self.checkpoint(index).map(|checkpoint| checkpoint.state)
     }
 
     /// Whether replays are compared by digest alone.
     pub(super) fn is_exact(&self) -> bool {
-        self.manifest.claim.terms.recipe.numerics.is_exact()
+        self.claim.terms.recipe.numerics.is_exact()
     }
 
-    /// As [`IntegrityChecked::state`]; `None` where it is not kept.
+    /// As [`IntegrityChecked::state`]; `None` where it is not at hand.
     pub(super) fn state_if_kept(&self, index: u64) -> Result<Option<State>, Fault> {
-        match self.states.kept[index as usize] {
-            true => self.state(index).map(Some),
-            false => Ok(None),
+        match self.known.checkpoints.get(&index) {
+            Some(known) if known.kept => self.state(index).map(Some),
+            _ => Ok(None),
         }
     }
 
     /// The state at the checkpoint of this index, hashed again.
     pub(super) fn state(&self, index: u64) -> Result<State, Fault> {
-        let checkpoint = &self.manifest.checkpoints[index as usize];
-        read_state(self.store, &checkpoint.state)
+        read_state(self.objects.store(), &self.checkpoint(index)?.state)
     }
 
     /// The explicit batches of a segment.
     pub(super) fn batches(&self, segment: Segment) -> Result<Option<Vec<BatchPlan>>, Fault> {
-        match self.manifest.checkpoints[segment.index as usize + 1].batches {
-            Some(name) => read_batches(self.store, &name, segment).map(Some),
-            None => Ok(None),
+        match self.claim.terms.batches {
+            BatchSource::Derived => Ok(None),
+            BatchSource::Explicit => {
+                let listed = self.checkpoint(segment.index + 1)?.batches;
+                let name = listed.ok_or_else(|| missing_batches(segment))?;
+                read_batches(self.objects.store(), &name, segment).map(Some)
+            }
         }
+    }
+
+    fn checkpoint(&self, index: u64) -> Result<&Checkpoint, Fault> {
+        let known = self.known.checkpoints.get(&index);
+        known.map(|known| &known.checkpoint).ok_or_else(|| {
+            Reason::Withheld(format!("checkpoint {index}, which the replay needs")).into()
+        })
     }
 }
 
@@ -279,38 +330,73 @@ fn check_chain(manifest: &Manifest) -> Result<(), Reason> {
 
 /// Reads every object. With exact numerics the states between the first and the last may be
 /// absent: a replay from the one before gives them.
-fn check_states(
+fn check_folder(
     store: &dyn Store,
     manifest: &Manifest,
     part: &dyn Fn(&str) -> Part,
     progress: &mut dyn FnMut(Progress),
-) -> Result<States, Fault> {
-    let checkpoints = &manifest.checkpoints;
-    let mut layout: Option<Vec<EntryHeader>> = None;
-    let mut movements = Vec::with_capacity(checkpoints.len());
-    let mut kept = Vec::with_capacity(checkpoints.len());
-    let mut previous: Option<State> = None;
-    let exact = manifest.claim.terms.recipe.numerics.is_exact();
-    let last = checkpoints.len() as u64 - 1;
-    for (index, checkpoint) in (0u64..).zip(checkpoints) {
+) -> Result<Known, Fault> {
+    let terms = &manifest.claim.terms;
+    let count = manifest.checkpoints.len() as u64;
+    let mut states = StateChecks::new(part);
+    let mut known = Known::default();
+    for (index, checkpoint) in (0u64..).zip(&manifest.checkpoints) {
         if let Some(name) = checkpoint.batches.filter(|_| index > 0) {
-            let segment = Segment {
-                index: index - 1,
-                first: checkpoints[index as usize - 1].step,
-                last: checkpoint.step,
-            };
-            read_batches(store, &name, segment)?;
+            let (first, last) = terms.segment_steps(index - 1);
+            let index = index - 1;
+            read_batches(store, &name, Segment { index, first, last })?;
         }
-        let may_be_absent = exact && index > 0 && index < last;
-        if may_be_absent && !store.contains(Item::Object(checkpoint.state)) {
-            kept.push(false);
-            movements.push(None);
-            previous = None;
-            progress(Progress::Integrity(index + 1, checkpoints.len() as u64));
-            continue;
+        let may_be_absent = terms.recipe.numerics.is_exact() && index > 0 && index + 1 < count;
+        let absent = may_be_absent && !store.contains(Item::Object(checkpoint.state));
+        let movement = match absent {
+            true => None,
+            false => states.check(
+                index,
+                checkpoint.step,
+                read_state(store, &checkpoint.state)?,
+            )?,
+        };
+        let checkpoint = KnownCheckpoint {
+            checkpoint: checkpoint.clone(),
+            kept: !absent,
+            movement,
+        };
+        known.checkpoints.insert(index, checkpoint);
+        progress(Progress::Integrity(index + 1, count));
+    }
+    if let Some((_, last)) = &states.previous {
+        check_model(store, &manifest.claim, last)?;
+    }
+    known.later_layout = states.layout;
+    Ok(known)
+}
+
+/// The checks of states alone, given in order.
+pub(super) struct StateChecks<'p> {
+    part: &'p dyn Fn(&str) -> Part,
+    /// Names, types and shapes of every state but the initial one.
+    pub(super) layout: Option<Vec<EntryHeader>>,
+    previous: Option<(u64, State)>,
+}
+
+impl<'p> StateChecks<'p> {
+    pub(super) fn new(part: &'p dyn Fn(&str) -> Part) -> Self {
+        Self {
+            part,
+            layout: None,
+            previous: None,
         }
-        let state = read_state(store, &checkpoint.state)?;
-        let place = || format!("the state at step {}", checkpoint.step);
+    }
+
+    /// Checks the state of the checkpoint at `index`. Returns how far the parameters moved since the
+    /// checkpoint before, if that was given too.
+    pub(super) fn check(
+        &mut self,
+        index: u64,
+        step: u64,
+        state: State,
+    ) -> Result<Option<f64>, Fault> {
+        let place = || format!("the state at step {step}");
         let unfit = |problem: String| Reason::UnfitState {
             place: place(),
             problem,
@@ -323,52 +409,44 @@ fn check_states(
             .into());
         }
         let counted = state.entry(STEP_ENTRY).and_then(|entry| entry.to_u64());
-        if counted != Some(checkpoint.step) {
+        if counted != Some(step) {
             let says = counted.map_or("is missing".to_owned(), |step| format!("says {step}"));
             return Err(unfit(format!("its counter `{STEP_ENTRY}` {says}")).into());
         }
         if index > 0 {
-            match &layout {
-                None => layout = Some(state.layout().cloned().collect()),
+            match &self.layout {
+                None => self.layout = Some(state.layout().cloned().collect()),
                 Some(layout) if layout.iter().eq(state.layout()) => {}
                 Some(_) => {
-                    return Err(unfit(
-                        "its tensors are not those of the other checkpoints".to_owned(),
-                    )
-                    .into());
+                    let problem = "its tensors are not those of the other checkpoints";
+                    return Err(unfit(problem.to_owned()).into());
                 }
             }
         }
-        if let Some(previous) = &previous {
-            let moved = Distances::between(previous, &state, Part::Parameters, part);
+        let mut movement = None;
+        if let Some((_, previous)) = (self.previous.as_ref()).filter(|(at, _)| at + 1 == index) {
+            let moved = Distances::between(previous, &state, Part::Parameters, self.part);
             let moved = moved.ok_or_else(|| {
                 unfit("its parameters are not those of the checkpoint before".to_owned())
             })?;
-            movements.push(Some(moved.l2));
-        } else if index > 0 {
-            movements.push(None);
+            movement = Some(moved.l2);
         }
-        kept.push(true);
-        previous = Some(state);
-        progress(Progress::Integrity(index + 1, checkpoints.len() as u64));
+        self.previous = Some((index, state));
+        Ok(movement)
     }
-    if let Some(last) = &previous {
-        check_model(store, &manifest.claim.model, last)?;
-    }
-    Ok(States {
-        later_layout: layout.unwrap_or_default(),
-        movements,
-        kept,
-    })
 }
 
-fn read_state(store: &dyn Store, name: &Digest) -> Result<State, Fault> {
+fn missing_batches(segment: Segment) -> Fault {
+    Reason::Chain(format!("{segment} lacks its list of batches")).into()
+}
+
+pub(super) fn read_state(store: &dyn Store, name: &Digest) -> Result<State, Fault> {
     let item = Item::Object(*name);
     let bytes = store.read(item, MAX_OBJECT_BYTES)?;
     object::decode_state(name, &bytes).map_err(|error| object_fault(item, &error))
 }
 
-fn read_batches(
+pub(super) fn read_batches(
     store: &dyn Store,
     name: &Digest,
     segment: Segment,
@@ -391,38 +469,17 @@ fn object_fault(item: Item, error: &ObjectError) -> Fault {
     Reason::Item(format!("{}: {error}", item.path())).into()
 }
 
-/// The exported model is the committed file, and its tensors are those of the final state.
-fn check_model(store: &dyn Store, expected: &ModelFile, last: &State) -> Result<(), Fault> {
-    let wrong = |problem: String| Fault::Proof(Reason::FinalModel(problem));
-    let bytes = store.read(Item::Model, MAX_STATE_BYTES)?;
-    if ModelFile::of(&bytes) != *expected {
-        return Err(wrong("it is not the file that is committed to".to_owned()));
-    }
-    let file = safetensors::SafeTensors::deserialize(&bytes)
-        .map_err(|error| wrong(format!("it cannot be read: {error}")))?;
-    let mut in_state = 0;
-    for entry in last.entries() {
-        let Some(name) = entry.name().strip_prefix("model/") else {
-            continue;
-        };
-        in_state += 1;
-        let same = file.tensor(name).is_ok_and(|tensor| {
-            let dtype = format!("{:?}", tensor.dtype()).to_lowercase();
-            let shape = tensor.shape().iter().map(|&dim| dim as u64);
-            dtype == entry.header.dtype.name()
-                && shape.eq(entry.header.shape.iter().copied())
-                && tensor.data() == entry.bytes
-        });
-        if !same {
-            return Err(wrong(format!(
-                "its `{name}` is not that of the final state"
-            )));
-        }
-    }
-    if file.len() != in_state {
+/// The committed model is the final state's, and the exported file holds it.
+fn check_model(store: &dyn Store, claim: &Claim, last: &State) -> Result<(), Fault> {
+    let wrong = |problem: &str| Fault::Proof(Reason::FinalModel(problem.to_owned()));
+    if model_file::root(last) != claim.model {
         return Err(wrong(
-            "it has tensors that the final state lacks".to_owned(),
+            "the model that is committed to is not that of the final state",
         ));
     }
-    Ok(())
+    let bytes = store.read(Item::Model, MAX_STATE_BYTES)?;
+    match model_file::encode(last) {
+        Ok(file) if file == bytes => Ok(()),
+        _ => Err(wrong("the file is not that of the final state's model")),
+    }
 }

@@ -4,14 +4,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::digest::Digest;
 use crate::learner::{Batch, Learner, LearnerError};
+use crate::merkle::Tree;
+use crate::model_file::is_model;
+use crate::policy::{Calibration, Comparison, Parts, StartRule};
+use crate::random::Seed;
 use crate::records::Records;
-use crate::schedule::Schedule;
+use crate::schedule::{BatchPlan, BatchSource, Schedule};
 use crate::state::{EntryHeader, Part, State};
 
 use super::Stop;
-use super::distance::{Distances, Tolerance};
+use super::distance::Distances;
 use super::integrity::{Fault, IntegrityChecked, Segment};
+use super::noise::{Noise, Perturbation};
 use super::report::{PartReport, Reason, SegmentReport};
+use super::start::{StartReport, VerifiedPrior, check_start};
 
 /// Replays the segments of one proof on one learner.
 pub(super) struct Replayer<'a, L: ?Sized> {
@@ -23,29 +29,36 @@ pub(super) struct Replayer<'a, L: ?Sized> {
     at: Option<u64>,
 }
 
-/// The states that a replay compares; logged ones only where they are kept.
-pub(super) struct Replay<'a> {
+/// The states that a replay compares; logged ones only where they are at hand.
+pub(super) struct Replay {
     segment: Segment,
     expected: Digest,
     start: Option<State>,
     logged: Option<State>,
     replayed: State,
-    part: Box<dyn Fn(&str) -> Part + 'a>,
+}
+
+/// How the initial state and the shapes of later ones are checked.
+pub(super) struct Preparation<'a> {
+    pub(super) rule: StartRule,
+    pub(super) prior: Option<&'a VerifiedPrior>,
+    /// Records for the step that shows which tensors later states have; whichever there are.
+    pub(super) any_batch: Option<Vec<u64>>,
 }
 
 impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
-    /// Checks the initial state against the derived one, bit for bit, and that later states have
-    /// the tensors that this training has after a step. So no state that is restored later has a
-    /// shape that the device has not seen.
+    /// Checks the initial state, and that later states have the tensors that this training has after
+    /// a step. So no state that is restored later has a shape that the device has not seen.
     pub(super) fn prepare(
         proof: &'a IntegrityChecked<'a>,
         learner: &'a mut L,
         records: &'a dyn Records,
-    ) -> Result<Self, Stop> {
-        let terms = &proof.manifest().claim.terms;
+        with: Preparation<'_>,
+    ) -> Result<(Self, StartReport), Stop> {
+        let terms = &proof.claim().terms;
         let schedule = match Schedule::new(terms.seed, records.len(), terms.recipe.batch_size) {
             Ok(schedule) => Some(schedule),
-            Err(_) if proof.batches(proof.segment(0)).is_ok_and(|b| b.is_some()) => None,
+            Err(_) if terms.batches == BatchSource::Explicit => None,
             Err(error) => return Err(Stop::Reject(Reason::Manifest(error.to_string()))),
         };
         let mut replayer = Self {
@@ -55,32 +68,46 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
             schedule,
             at: None,
         };
-        let place = "the initial state";
-        let derived = guarded(place, || {
+        let derived = guarded("the initial state", || {
             replayer.learner.initialise(&terms.seed)?;
             replayer.learner.capture()
         })?;
-        let logged = proof.state(0)?;
-        if derived.digest() != logged.digest() {
-            return Err(Stop::Reject(Reason::InitialState {
-                entry: first_difference(&derived, &logged),
+        let start = check_start(proof, &*replayer.learner, &derived, with.rule, with.prior)?;
+        replayer.first_step(with.any_batch)?;
+        let stepped = guarded("the first step", || replayer.learner.capture())?;
+        let expected: Vec<EntryHeader> = stepped.layout().cloned().collect();
+        let found = proof.later_layout();
+        if let Some(found) = found.filter(|found| *found != expected) {
+            return Err(Stop::Reject(Reason::UnfitState {
+                place: "every state after the first".to_owned(),
+                problem: layout_difference(&expected, found),
             }));
         }
+        if let Some(leaves) = proof.final_leaves() {
+            check_model(proof, &expected, leaves)?;
+        }
+        Ok((replayer, start))
+    }
+
+    /// A step from the initial state, on whatever records there are.
+    fn first_step(&mut self, any_batch: Option<Vec<u64>>) -> Result<(), Stop> {
         let first = Segment {
             index: 0,
             first: 0,
             last: 1,
         };
-        replayer.steps(proof.segment(0), first, &mut || {})?;
-        let stepped = guarded("the first step", || replayer.learner.capture())?;
-        let expected: Vec<EntryHeader> = stepped.layout().cloned().collect();
-        if expected != proof.later_layout() {
-            return Err(Stop::Reject(Reason::UnfitState {
-                place: "every state after the first".to_owned(),
-                problem: layout_difference(&expected, proof.later_layout()),
-            }));
-        }
-        Ok(replayer)
+        let Some(records) = any_batch else {
+            return self.steps(self.proof.segment(0), first, None, &mut || {});
+        };
+        let plan = BatchPlan {
+            step: 0,
+            epoch: 0,
+            records,
+        };
+        let seed = self.proof.claim().terms.seed;
+        guarded("the first step", || {
+            self.learner.step(&Batch::new(&plan, self.records, &seed)?)
+        })
     }
 
     /// Replays a segment; `after_step` is called after each step.
@@ -91,21 +118,20 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
         &mut self,
         index: u64,
         after_step: &mut dyn FnMut(),
-    ) -> Result<Replay<'_>, Stop> {
+    ) -> Result<Replay, Stop> {
         let mut from = self.proof.kept_at_or_before(index);
         match self.at.take() {
             // Going on from there is what the training did.
             Some(at) if from <= at && at <= index => from = at,
             _ => {
                 let start = self.proof.state(from)?;
-                let place = format!("the state at step {}", self.proof.segment(from).first);
-                guarded(&place, || self.learner.restore(&start))?;
+                self.restore(&start, self.proof.segment(from).first)?;
             }
         }
         for before in from..index {
             let segment = self.proof.segment(before);
-            let arrived = self.run(segment, after_step)?;
-            if arrived.digest() != self.proof.digest(before + 1) {
+            let arrived = self.run(segment, None, after_step)?;
+            if arrived.digest() != self.proof.digest(before + 1)? {
                 return Err(Stop::Reject(Reason::DigestDiffers {
                     segment: segment.to_string(),
                 }));
@@ -113,26 +139,75 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
         }
         let segment = self.proof.segment(index);
         let start = self.proof.state_if_kept(index)?;
-        let replayed = self.run(segment, after_step)?;
-        let expected = self.proof.digest(index + 1);
+        let replayed = self.run(segment, None, after_step)?;
+        let expected = self.proof.digest(index + 1)?;
         if self.proof.is_exact() && replayed.digest() == expected {
             self.at = Some(index + 1);
         }
-        let logged = self.proof.state_if_kept(index + 1)?;
-        let learner = &*self.learner;
         Ok(Replay {
             segment,
             expected,
             start,
-            logged,
+            logged: self.proof.state_if_kept(index + 1)?,
             replayed,
-            part: Box::new(|name| learner.part(name)),
         })
     }
 
+    /// How far replays of the segment end from `replay` when they are perturbed no more than rounding
+    /// does: on this learner, and once on `second`, if there is another.
+    pub(super) fn noise(
+        &mut self,
+        replay: &Replay,
+        rule: &Calibration,
+        seed: &Seed,
+        second: Option<&mut (dyn Learner + '_)>,
+        after_step: &mut dyn FnMut(),
+    ) -> Result<Noise, Stop> {
+        let mut noise = Noise::default();
+        let Some(start) = &replay.start else {
+            return Ok(noise);
+        };
+        let segment = replay.segment;
+        let order = self.learner.order_is_free();
+        for number in 0..u64::from(rule.replays) {
+            let mut perturbation = Perturbation::new(seed, segment.index, number, order);
+            self.restore(&perturbation.start(start), segment.first)?;
+            let ended = self.run(segment, Some(&mut perturbation), after_step)?;
+            noise.add(&replay.replayed, &ended, &|name| self.learner.part(name));
+        }
+        if let Some(second) = second {
+            let mut other = Replayer {
+                proof: self.proof,
+                learner: second,
+                records: self.records,
+                schedule: self.schedule.clone(),
+                at: None,
+            };
+            other.restore(start, segment.first)?;
+            let ended = other.run(segment, None, after_step)?;
+            noise.add(&replay.replayed, &ended, &|name| self.learner.part(name));
+        }
+        Ok(noise)
+    }
+
+    /// The learner's word on which part an entry belongs to.
+    pub(super) fn part(&self, name: &str) -> Part {
+        self.learner.part(name)
+    }
+
+    fn restore(&mut self, state: &State, step: u64) -> Result<(), Stop> {
+        let place = format!("the state at step {step}");
+        guarded(&place, || self.learner.restore(state))
+    }
+
     /// Takes the steps of a segment from the state that the learner is in.
-    fn run(&mut self, segment: Segment, after_step: &mut dyn FnMut()) -> Result<State, Stop> {
-        self.steps(segment, segment, after_step)?;
+    fn run(
+        &mut self,
+        segment: Segment,
+        perturbation: Option<&mut Perturbation>,
+        after_step: &mut dyn FnMut(),
+    ) -> Result<State, Stop> {
+        self.steps(segment, segment, perturbation, after_step)?;
         guarded(&segment.to_string(), || self.learner.capture())
     }
 
@@ -141,15 +216,20 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
         &mut self,
         segment: Segment,
         range: Segment,
+        mut perturbation: Option<&mut Perturbation>,
         after_step: &mut dyn FnMut(),
     ) -> Result<(), Stop> {
-        let seed = self.proof.manifest().claim.terms.seed;
+        let seed = self.proof.claim().terms.seed;
         let listed = self.proof.batches(segment)?;
         for step in range.first..range.last {
             let plan = match (&listed, &mut self.schedule) {
                 (Some(listed), _) => listed[(step - segment.first) as usize].clone(),
                 (None, Some(schedule)) => schedule.batch(step),
                 (None, None) => return Err(Stop::Inconclusive("no schedule".to_owned())),
+            };
+            let plan = match &mut perturbation {
+                Some(perturbation) => perturbation.plan(plan),
+                None => plan,
             };
             let place = format!("step {step}");
             guarded(&place, || {
@@ -161,10 +241,21 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
     }
 }
 
-impl Replay<'_> {
+impl Replay {
+    /// Whether the replay arrived at the logged state bit for bit.
+    pub(super) fn arrived(&self) -> bool {
+        self.replayed.digest() == self.expected
+    }
+
     /// Compares the replayed with the logged state.
-    pub(super) fn judge(self, tolerance: &Tolerance, reference: Option<f64>) -> SegmentReport {
-        let digests_equal = self.replayed.digest() == self.expected;
+    pub(super) fn judge(
+        &self,
+        rule: &Comparison,
+        noise: Option<Noise>,
+        reference: Option<f64>,
+        part: &dyn Fn(&str) -> Part,
+    ) -> SegmentReport {
+        let digests_equal = self.arrived();
         let Some(logged) = &self.logged else {
             let reasons = match digests_equal {
                 true => vec![],
@@ -172,12 +263,16 @@ impl Replay<'_> {
                     segment: self.segment.to_string(),
                 }],
             };
-            return SegmentReport::new(self.segment, digests_equal, [None; 3], None, reasons);
+            return SegmentReport::new(self.segment, digests_equal, [None; 3], reference, reasons);
         };
         let mut reasons = Vec::new();
+        let compared = |of: Part| match rule {
+            Comparison::Static { parts, .. } => *parts == Parts::All || of == Part::Parameters,
+            _ => true,
+        };
         let mut compare = |of: Part| {
-            let distances = Distances::between(&self.replayed, logged, of, &self.part);
-            let movement_l2 = self.movement(logged, of);
+            let distances = Distances::between(&self.replayed, logged, of, part);
+            let movement_l2 = self.movement(logged, of, part);
             let Some(distances) = distances else {
                 reasons.push(Reason::NoDistance {
                     segment: self.segment.to_string(),
@@ -186,7 +281,23 @@ impl Replay<'_> {
                 return None;
             };
             let movement = movement_l2.unwrap_or(f64::NAN);
-            for (metric, value, bound) in tolerance.exceeded(&distances, movement) {
+            let exceeded = match (rule, noise) {
+                _ if digests_equal || !compared(of) => vec![],
+                (Comparison::Static { tolerance, .. }, _) => {
+                    tolerance.exceeded(&distances, movement)
+                }
+                (Comparison::Calibrated(rule), Some(noise)) => {
+                    let bound = noise.tolerance(rule, of, movement);
+                    let within = distances.l2 <= bound;
+                    (!within)
+                        .then_some(("l2", distances.l2, bound))
+                        .into_iter()
+                        .collect()
+                }
+                // By bits: see below.
+                (Comparison::Bits | Comparison::Calibrated(_), _) => vec![],
+            };
+            for (metric, value, bound) in exceeded {
                 reasons.push(Reason::TooFar {
                     segment: self.segment.to_string(),
                     part: of,
@@ -203,8 +314,13 @@ impl Replay<'_> {
         let parameters = compare(Part::Parameters);
         let buffers = compare(Part::Buffers);
         let optimizer = compare(Part::Optimizer);
-        let bits_must_agree = tolerance.is_exact() && !digests_equal;
-        if bits_must_agree || !self.schedule_agrees(logged) {
+        let by_bits = match rule {
+            Comparison::Bits => true,
+            Comparison::Calibrated(_) => noise.is_none(),
+            Comparison::Static { .. } => false,
+        };
+        let schedule_agrees = !compared(Part::Schedule) || self.schedule_agrees(logged, part);
+        if (by_bits && !digests_equal) || !schedule_agrees {
             reasons.push(Reason::BitsDiffer {
                 segment: self.segment.to_string(),
                 entry: first_difference(&self.replayed, logged),
@@ -212,22 +328,27 @@ impl Replay<'_> {
                 movement_l2: parameters.and_then(|part| part.movement_l2),
             });
         }
-        SegmentReport::new(
+        let mut report = SegmentReport::new(
             self.segment,
             digests_equal,
             [parameters, buffers, optimizer],
             reference,
             reasons,
-        )
+        );
+        if let (Comparison::Calibrated(rule), Some(noise)) = (rule, noise) {
+            let movement = parameters.and_then(|part| part.movement_l2).unwrap_or(0.0);
+            report.note_noise(self.segment, noise.report(rule, movement), rule);
+        }
+        report
     }
 
     /// How far the segment moves a part, in l2; `None` where its start is not kept. An optimizer
     /// that has no state before the first step moves from zero. NaN, which no tolerance admits,
     /// where the two cannot be compared.
-    fn movement(&self, logged: &State, of: Part) -> Option<f64> {
+    fn movement(&self, logged: &State, of: Part, part: &dyn Fn(&str) -> Part) -> Option<f64> {
         let values = |state: &State| -> Vec<f64> {
             (state.entries().iter())
-                .filter(|entry| (self.part)(entry.name()) == of)
+                .filter(|entry| part(entry.name()) == of)
                 .flat_map(|entry| entry.values().collect::<Vec<_>>())
                 .collect()
         };
@@ -236,14 +357,14 @@ impl Replay<'_> {
             let squares: f64 = values(logged).iter().map(|v| v * v).sum();
             return Some(squares.sqrt());
         }
-        let moved = Distances::between(start, logged, of, &self.part);
+        let moved = Distances::between(start, logged, of, part);
         Some(moved.map_or(f64::NAN, |moved| moved.l2))
     }
 
     /// Counters and learning rate are computed, not learned: no rounding excuses a difference.
-    fn schedule_agrees(&self, logged: &State) -> bool {
+    fn schedule_agrees(&self, logged: &State, part: &dyn Fn(&str) -> Part) -> bool {
         let schedule = |state: &State| -> Vec<_> {
-            let of_schedule = |name: &str| (self.part)(name) == Part::Schedule;
+            let of_schedule = |name: &str| part(name) == Part::Schedule;
             (state.entries().iter())
                 .filter(|entry| of_schedule(entry.name()))
                 .cloned()
@@ -278,8 +399,26 @@ fn guarded<T>(place: &str, action: impl FnOnce() -> Result<T, LearnerError>) -> 
     }
 }
 
+/// Checks that the committed model is made of the final state's leaves for `model/…`, whose places
+/// the verifier knows from its own learner.
+fn check_model(
+    proof: &IntegrityChecked<'_>,
+    layout: &[EntryHeader],
+    leaves: &[Digest],
+) -> Result<(), Stop> {
+    let of_model = (layout.iter().zip(leaves)).filter(|(header, _)| is_model(&header.name));
+    let model: Vec<Digest> = of_model.map(|(_, leaf)| *leaf).collect();
+    let fits = layout.len() == leaves.len();
+    match fits && Tree::Model.root(&model) == proof.claim().model {
+        true => Ok(()),
+        false => Err(Stop::Reject(Reason::FinalModel(
+            "the model that is committed to is not that of the final state".to_owned(),
+        ))),
+    }
+}
+
 /// The first entry in which two states differ.
-fn first_difference(a: &State, b: &State) -> String {
+pub(super) fn first_difference(a: &State, b: &State) -> String {
     let names = a.entries().iter().chain(b.entries());
     let mut differing: Vec<&str> = names
         .map(|entry| entry.name())

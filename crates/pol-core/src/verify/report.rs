@@ -5,13 +5,16 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use crate::digest::Digest;
+use crate::policy::{Calibration, Comparison};
 use crate::recipe::Numerics;
 use crate::records::DataCommitment;
 use crate::state::Part;
 
-use super::distance::{Distances, Tolerance};
+use super::distance::Distances;
 use super::integrity::{IntegrityChecked, Segment};
+use super::noise::NoiseReport;
 use super::select::Selection;
+use super::start::StartReport;
 
 /// The outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -96,11 +99,80 @@ pub enum Reason {
         /// The proof's.
         found: DataCommitment,
     },
+    /// Data with another root than the one expected.
+    #[error("the data's root is {found}, not the expected {expected}")]
+    OtherDataRoot {
+        /// Expected.
+        expected: Digest,
+        /// Found.
+        found: Digest,
+    },
     /// Initial weights that were chosen rather than derived.
-    #[error("the initial state is not the one derived from the seed: `{entry}` differs")]
+    #[error(
+        "the initial state is not the one it has to be{}",
+        entry.as_ref().map_or(String::new(), |entry| format!(": `{entry}` differs"))
+    )]
     InitialState {
-        /// The first entry that differs.
-        entry: String,
+        /// The first entry that differs, where the state is at hand.
+        entry: Option<String>,
+    },
+    /// An initial state of a kind that the policy does not admit, or that fails its test.
+    #[error("the initial state: {0}")]
+    Start(String),
+    /// A prior proof that is missing, or another one.
+    #[error("the prior proof: {0}")]
+    Prior(String),
+    /// A bound of the policy.
+    #[error("the policy's `{bound}` is {allowed}; the proof has {found}")]
+    Bound {
+        /// Its name.
+        bound: &'static str,
+        /// What it allows.
+        allowed: String,
+        /// What the proof has.
+        found: String,
+    },
+    /// Something that the policy wants to come with the proof.
+    #[error("the policy demands {0}")]
+    Evidence(String),
+    /// A signature, a timestamp or another attestation that does not hold.
+    #[error("{0}")]
+    Attestation(String),
+    /// A challenge or an opening that does not belong here.
+    #[error("the challenge: {0}")]
+    Challenge(String),
+    /// Something that the opening has to disclose and does not.
+    #[error("the opening withholds {0}")]
+    Withheld(String),
+    /// Something that the opening discloses, and that was not committed to.
+    #[error("{0} cannot be shown to be what was committed to")]
+    Inclusion(String),
+    /// A record that differs from the verifier's own copy.
+    #[error("record {0} is not the one in the verifier's own copy of the data")]
+    OtherRecord(u64),
+    /// A replay that shows nothing: what is tolerated is not small against what was learned.
+    #[error(
+        "{segment}: rounding moves the parameters by up to {noise:.2e} (l2) where the segment moves          them by {movement:.2e}: ρ = {rho:.3} is below {min_rho}, and the segment shows nothing;          shorter intervals or exact numerics do (pol calibrate)"
+    )]
+    Noise {
+        /// Which segment.
+        segment: String,
+        /// The noise.
+        noise: f64,
+        /// The movement.
+        movement: f64,
+        /// Their ratio.
+        rho: f64,
+        /// The policy's.
+        min_rho: f64,
+    },
+    /// More work than the policy allows.
+    #[error("the audit takes {steps} steps; the policy's `max_steps` is {allowed}")]
+    Cost {
+        /// What it takes.
+        steps: u64,
+        /// What is allowed.
+        allowed: u64,
     },
     /// A replay that ends elsewhere, where bits had to agree.
     #[error(
@@ -148,6 +220,16 @@ pub enum Reason {
     /// A check that could not be made; it makes a verdict inconclusive.
     #[error("could not check: {0}")]
     NotChecked(String),
+}
+
+impl Reason {
+    /// Whether the proof is at fault. Otherwise a check could not be made, or showed nothing.
+    pub fn is_rejection(&self) -> bool {
+        !matches!(
+            self,
+            Self::NotChecked(_) | Self::Noise { .. } | Self::Cost { .. }
+        )
+    }
 }
 
 impl Serialize for Reason {
@@ -199,6 +281,8 @@ pub struct SegmentReport {
     pub relative_to_movement: Option<f64>,
     /// ε as a fraction of d_ref (l2, parameters), where the verifier knows d_ref.
     pub relative_to_reference: Option<f64>,
+    /// The noise that was measured, where the comparison is calibrated and bits differ.
+    pub noise: Option<NoiseReport>,
     /// Whether the segment held.
     pub accepted: bool,
     #[serde(skip)]
@@ -228,9 +312,27 @@ impl SegmentReport {
             optimizer,
             relative_to_movement: ratio(parameters.and_then(|part| part.movement_l2)),
             relative_to_reference: ratio(reference),
+            noise: None,
             accepted: reasons.is_empty(),
             reasons,
         }
+    }
+
+    /// Notes the noise, and that the segment shows nothing if it is too large.
+    pub(super) fn note_noise(&mut self, segment: Segment, noise: NoiseReport, rule: &Calibration) {
+        // Written so that NaN counts as too large.
+        let learns = noise.rho >= rule.min_rho;
+        if self.accepted && !learns {
+            self.accepted = false;
+            self.reasons.push(Reason::Noise {
+                segment: segment.to_string(),
+                noise: noise.l2,
+                movement: noise.rho * noise.l2,
+                rho: noise.rho,
+                min_rho: rule.min_rho,
+            });
+        }
+        self.noise = Some(noise);
     }
 }
 
@@ -255,8 +357,15 @@ pub struct Report {
     pub steps_replayed: u64,
     /// How segments were selected.
     pub selection: Option<Selection>,
-    /// How far replays were allowed to end from the logged states.
-    pub tolerance: Option<Tolerance>,
+    /// How replays were compared with the logged states.
+    pub comparison: Option<Comparison>,
+    /// Where the initial state comes from.
+    #[serde(flatten)]
+    pub start: Option<StartReport>,
+    /// The policy's name.
+    pub policy: String,
+    /// Its digest.
+    pub policy_digest: Option<Digest>,
     /// Segments replayed.
     pub segments: Vec<SegmentReport>,
 }
@@ -265,22 +374,35 @@ impl Report {
     pub(super) fn begin(
         checked: &IntegrityChecked<'_>,
         selection: &Selection,
-        tolerance: &Tolerance,
+        comparison: &Comparison,
+        start: StartReport,
         selected: u64,
     ) -> Self {
         Self {
             commitment: Some(checked.commitment()),
             verdict: Verdict::Inconclusive,
             reasons: Vec::new(),
-            numerics: Some(checked.manifest().claim.terms.recipe.numerics),
+            numerics: Some(checked.claim().terms.recipe.numerics),
             states_kept: checked.states_kept(),
             segments_total: checked.segments(),
             segments_selected: selected,
             steps_replayed: 0,
             selection: Some(*selection),
-            tolerance: Some(*tolerance),
+            comparison: Some(*comparison),
+            start: Some(start),
+            policy: String::new(),
+            policy_digest: None,
             segments: Vec::new(),
         }
+    }
+
+    /// A verdict for these reasons alone.
+    pub(super) fn stopped(commitment: Option<Digest>, reasons: Vec<Reason>) -> Self {
+        let mut report = Self::rejected(commitment, reasons);
+        if !report.reasons.iter().any(Reason::is_rejection) {
+            report.verdict = Verdict::Inconclusive;
+        }
+        report
     }
 
     /// A proof that failed before anything was replayed.
@@ -295,7 +417,10 @@ impl Report {
             segments_selected: 0,
             steps_replayed: 0,
             selection: None,
-            tolerance: None,
+            comparison: None,
+            start: None,
+            policy: String::new(),
+            policy_digest: None,
             segments: Vec::new(),
         }
     }
@@ -326,8 +451,7 @@ impl Report {
             self.could_not_check("no segment was selected for replay".to_owned());
         }
         let complete = self.segments.len() as u64 == self.segments_selected;
-        let unchecked = |reason: &Reason| matches!(reason, Reason::NotChecked(_));
-        self.verdict = if self.reasons.iter().any(|reason| !unchecked(reason)) {
+        self.verdict = if self.reasons.iter().any(Reason::is_rejection) {
             Verdict::Rejected
         } else if complete && self.reasons.is_empty() {
             Verdict::Accepted

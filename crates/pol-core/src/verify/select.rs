@@ -71,8 +71,7 @@ impl Selection {
             chosen.extend(largest_per_epoch(q, count, proof));
         }
         if let (Some(q), Some(seed)) = (self.sample, self.seed) {
-            let order = seed.stream(Purpose::Audit).permutation(count);
-            chosen.extend(order.into_iter().take(q as usize));
+            chosen.extend(seed.stream(Purpose::Audit).sample(count, q));
         }
         chosen.into_iter().collect()
     }
@@ -94,7 +93,7 @@ fn largest_per_epoch(q: u64, count: u64, proof: &IntegrityChecked<'_>) -> Vec<u6
     let mut order: Vec<u64> = (0..count).collect();
     // Movements are finite; ties go to the earlier segment. Those that are not known come last.
     order.sort_by(|&a, &b| {
-        let moved = |index: u64| proof.movements()[index as usize].unwrap_or(-1.0);
+        let moved = |index: u64| proof.movement(index).unwrap_or(-1.0);
         moved(b).total_cmp(&moved(a)).then(a.cmp(&b))
     });
     let mut taken = std::collections::BTreeMap::<u64, u64>::new();
@@ -110,15 +109,51 @@ fn largest_per_epoch(q: u64, count: u64, proof: &IntegrityChecked<'_>) -> Vec<u6
 /// `⌈forged · segments⌉` forged ones: `1 − C(n − m, q) / C(n, q)`.
 pub fn catch_probability(forged: f64, segments: u64, drawn: u64) -> f64 {
     let bad = ((forged * segments as f64).ceil() as u64).min(segments);
-    let missed: f64 = (0..drawn.min(segments))
-        .map(|i| (segments - bad).saturating_sub(i) as f64 / (segments - i) as f64)
+    // C(n − m, q) / C(n, q) = C(n − q, m) / C(n, m): a product of as few factors as possible.
+    let (few, many) = (bad.min(drawn.min(segments)), bad.max(drawn.min(segments)));
+    let missed: f64 = (0..few)
+        .map(|i| (segments - many).saturating_sub(i) as f64 / (segments - i) as f64)
         .product();
     1.0 - missed
+}
+
+/// The fewest segments to draw of `segments` so that a forger of a fraction `forged` of them is met
+/// with probability `confidence`. `None` if even all would not do, which is so where nothing is
+/// forged.
+pub fn sample_for(forged: f64, confidence: f64, segments: u64) -> Option<u64> {
+    if catch_probability(forged, segments, segments) < confidence {
+        return None;
+    }
+    // The probability grows with the number drawn.
+    let (mut too_few, mut enough) = (0, segments);
+    while enough - too_few > 1 {
+        let middle = too_few + (enough - too_few) / 2;
+        match catch_probability(forged, segments, middle) >= confidence {
+            true => enough = middle,
+            false => too_few = middle,
+        }
+    }
+    Some(enough)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sample_is_as_large_as_it_has_to_be() {
+        for (forged, confidence, segments) in [
+            (0.01, 0.99, 1000),
+            (0.1, 0.5, 37),
+            (0.5, 0.999, 10),
+            (1.0, 0.9, 5),
+        ] {
+            let q = sample_for(forged, confidence, segments).unwrap();
+            assert!(catch_probability(forged, segments, q) >= confidence);
+            assert!(catch_probability(forged, segments, q - 1) < confidence);
+        }
+        assert_eq!(sample_for(0.0, 0.5, 10), None);
+    }
 
     #[test]
     fn the_probability_is_hypergeometric() {

@@ -79,4 +79,8 @@ impl Classifier for Mlp {
         }
         layers.linear(&self.output, hidden)
     }
+
+    fn order_is_free(&self) -> bool {
+        self.dropout == 0.0
+    }
 }

@@ -1,15 +1,20 @@
 //! What to train: from flags, a recipe, or a journal.
 
+use pol_core::digest::Digest;
 use pol_core::journal::{Journal, JournalError};
+use pol_core::manifest::Start;
 use pol_core::recipe::{Numerics, Recipe, Value};
 use pol_core::records::Records;
+use pol_core::state::State;
 use pol_core::store::{FolderStore, StoreError};
+use pol_core::verify::final_state;
+use pol_evidence::key::PrivateKey;
 use pol_models::dataset::{Dataset, DatasetName, default_folder};
 use pol_models::dataset_of;
 use pol_models::recipe_file::{Named, RecipeFile, SHIPPED};
 
 use crate::args::TrainArgs;
-use crate::commands::recipe_file;
+use crate::commands::{existing_store, keys, recipe_file};
 use crate::error::CliError;
 
 /// A training that is settled down to its data.
@@ -19,6 +24,12 @@ pub(super) struct Plan {
     pub(super) nonce: u64,
     pub(super) interval: u64,
     pub(super) keep: u64,
+    /// Whose training it is.
+    pub(super) key: Option<PrivateKey>,
+    /// Whether the data is committed to with salts.
+    pub(super) private_data: bool,
+    /// The proof whose final model it starts from, and that model.
+    pub(super) prior: Option<(Digest, State)>,
     /// `digits-lenet5`, for the run's folder.
     pub(super) label: String,
 }
@@ -49,6 +60,9 @@ impl Plan {
             nonce: args.seed.unwrap_or(0),
             interval,
             recipe,
+            key: keys::private_key(&args.identity)?,
+            private_data: args.private_data,
+            prior: prior(args)?,
         })
     }
 
@@ -65,15 +79,44 @@ impl Plan {
             Err(error) => return Err(CliError::Environment(error.to_string())),
         };
         let dataset = load(args, dataset_of(&terms.recipe)?)?;
+        let key = keys::private_key(&args.identity)?;
+        if terms.key != key.as_ref().map(|key| key.public().prover_key()) {
+            return Err(CliError::Usage(match terms.key {
+                Some(key) => {
+                    format!("this training was begun with the key {key}: give it with --key")
+                }
+                None => "this training was begun without a key: leave --key away".to_owned(),
+            }));
+        }
+        let prior = prior(args)?;
+        if let (Start::Prior { commitment }, None) = (terms.start, &prior) {
+            return Err(CliError::Usage(format!(
+                "this training starts from the proof {commitment}: give its folder with --prior"
+            )));
+        }
         Ok(Some(Self {
             label: String::new(),
             dataset,
             nonce: args.seed.unwrap_or(terms.nonce),
             interval: args.interval.unwrap_or(terms.interval),
             keep: keep(args, 1, terms.recipe.numerics)?,
+            key,
+            private_data: terms.data.salted,
+            prior,
             recipe: terms.recipe,
         }))
     }
+}
+
+/// The proof to start from.
+fn prior(args: &TrainArgs) -> Result<Option<(Digest, State)>, CliError> {
+    let Some(run) = &args.prior else {
+        return Ok(None);
+    };
+    let store = existing_store(run)?;
+    let found = final_state(&store)
+        .ok_or_else(|| CliError::Malformed(format!("{} is not a finished proof", run.display())))?;
+    Ok(Some(found))
 }
 
 /// How many checkpoints go to a kept state.

@@ -1,0 +1,167 @@
+//! `RUN/attestations/`: signatures and timestamps, which may be added at any time and change nothing
+//! that is proved.
+
+use std::path::Path;
+
+use pol_core::audit::Attestation;
+use pol_core::journal::Head;
+use pol_core::manifest::{Checkpoint, Claim};
+use pol_core::verify::Evidence;
+use pol_evidence::key::TrustedKey;
+use pol_evidence::timestamp::{self, MAX_TOKEN, Roots};
+use pol_evidence::training::{self, SignedFiles};
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use crate::error::{CliError, at};
+
+const FOLDER: &str = "attestations";
+/// The timestamp of the commitment.
+pub(crate) const COMMITMENT_TOKEN: &str = "commitment.tsr";
+/// The most files that are read.
+const MOST: usize = 100_000;
+
+/// The name of the timestamp of the journal after so many checkpoints.
+pub(crate) fn journal_token(checkpoints: u64) -> String {
+    format!("journal-{checkpoints}.tsr")
+}
+
+/// Writes an attestation, through a temporary file.
+pub(crate) fn write(run: &Path, name: &str, content: &[u8]) -> Result<(), CliError> {
+    let folder = run.join(FOLDER);
+    std::fs::create_dir_all(&folder).map_err(at(&folder))?;
+    let path = folder.join(name);
+    let temporary = folder.join(format!(".writing-{name}"));
+    std::fs::write(&temporary, content)
+        .and_then(|()| std::fs::File::open(&temporary)?.sync_all())
+        .and_then(|()| std::fs::rename(&temporary, &path))
+        .map_err(at(path))
+}
+
+/// The attestations of a proof, in order of their names. What is not a regular file of the usual
+/// size, or has an unusual name, is left out.
+pub(crate) fn read(run: &Path) -> Result<Vec<Attestation>, CliError> {
+    let folder = run.join(FOLDER);
+    if !folder.is_dir() {
+        return Ok(vec![]);
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(&folder).map_err(at(&folder))?.take(MOST) {
+        let entry = entry.map_err(at(&folder))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let metadata = std::fs::symlink_metadata(entry.path()).map_err(at(entry.path()))?;
+        let known = name == training::FILE || name == COMMITMENT_TOKEN || head_of(&name).is_some();
+        if known && metadata.is_file() && metadata.len() <= MAX_TOKEN {
+            let content = std::fs::read(entry.path()).map_err(at(entry.path()))?;
+            let content = ByteBuf::from(content);
+            found.push(Attestation { name, content });
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// The number of checkpoints in the name of a journal's timestamp.
+fn head_of(name: &str) -> Option<u64> {
+    let number = name.strip_prefix("journal-")?.strip_suffix(".tsr")?;
+    let checkpoints: u64 = number.parse().ok()?;
+    (journal_token(checkpoints) == name).then_some(checkpoints)
+}
+
+/// Whom the verifier trusts.
+#[derive(Debug, Default)]
+pub(crate) struct Trust {
+    pub(crate) keys: Vec<TrustedKey>,
+    pub(crate) roots: Roots,
+}
+
+/// What attestations show, for reports.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Shown {
+    /// The key whose signature of the commitment holds and is trusted.
+    pub(crate) signed_by: Option<String>,
+    /// When authorities that are trusted saw it.
+    pub(crate) timestamps: Vec<ShownTimestamp>,
+}
+
+/// A timestamp that holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ShownTimestamp {
+    /// `commitment`, or `journal` with the number of checkpoints that it covers.
+    pub(crate) of: String,
+    /// In seconds since 1970.
+    pub(crate) seconds: u64,
+}
+
+/// Checks all attestations that bear on what is trusted. Where a key or an authority is given, its
+/// signature or timestamp has to be there and to hold.
+pub(crate) fn check(
+    attestations: &[Attestation],
+    claim: &Claim,
+    checkpoints: Option<&[Checkpoint]>,
+    files: Option<SignedFiles<'_>>,
+    trust: &Trust,
+) -> (Evidence, Shown) {
+    let (mut evidence, mut shown) = (Evidence::default(), Shown::default());
+    let commitment = claim.commitment();
+    let find = |name: &str| attestations.iter().find(|found| found.name == name);
+    if !trust.keys.is_empty() {
+        match find(training::FILE) {
+            None => (evidence.problems).push("the commitment is not signed".to_owned()),
+            Some(found) => {
+                let (bound, keys) = (claim.terms.key, &trust.keys);
+                match training::verify(&found.content, commitment, bound, files, keys) {
+                    Ok(key) => {
+                        evidence.signed = true;
+                        shown.signed_by = Some(key.prover_key().to_string());
+                    }
+                    Err(error) => evidence.problems.push(error.to_string()),
+                }
+            }
+        }
+    }
+    if trust.roots.is_empty() {
+        return (evidence, shown);
+    }
+    match find(COMMITMENT_TOKEN) {
+        None => (evidence.problems).push("the commitment is not timestamped".to_owned()),
+        Some(found) => match timestamp::verify(&found.content, &commitment, &trust.roots) {
+            Ok(token) => {
+                evidence.timestamped = true;
+                shown.timestamps.push(ShownTimestamp {
+                    of: "commitment".to_owned(),
+                    seconds: token.seconds,
+                });
+            }
+            Err(error) => {
+                (evidence.problems).push(format!("the timestamp of the commitment: {error}"));
+            }
+        },
+    }
+    for found in attestations {
+        let (Some(covered), Some(checkpoints)) = (head_of(&found.name), checkpoints) else {
+            continue;
+        };
+        let head = usize::try_from(covered)
+            .ok()
+            .and_then(|n| checkpoints.get(..n));
+        let problem = match head {
+            None => Err("there are not so many".to_owned()),
+            Some(covered) => {
+                let head = Head::of(&claim.terms, covered);
+                timestamp::verify(&found.content, &head.digest, &trust.roots)
+                    .map_err(|error| error.to_string())
+            }
+        };
+        match problem {
+            Ok(token) => shown.timestamps.push(ShownTimestamp {
+                of: format!("journal after {covered} checkpoints"),
+                seconds: token.seconds,
+            }),
+            Err(error) => (evidence.problems).push(format!(
+                "the timestamp of the journal after {covered} checkpoints: {error}"
+            )),
+        }
+    }
+    (evidence, shown)
+}

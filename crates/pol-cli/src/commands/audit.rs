@@ -1,0 +1,180 @@
+//! An audit between parties that share nothing but files: `pol commit`, `pol challenge`, `pol open`;
+//! and `pol audit-plan`.
+
+use pol_core::audit::{self, Challenge, Draw, PublicCommitment};
+use pol_core::learner::{Learner, LearnerError};
+use pol_core::store::Store;
+use pol_core::verify::{catch_probability, read_claim, sample_for};
+use pol_models::dataset::default_folder;
+use pol_models::{dataset_of, image_learner};
+use serde::Serialize;
+
+use crate::args::{AuditPlanArgs, ChallengeArgs, CommitArgs, OpenArgs};
+use crate::backend::{self, Opening};
+use crate::error::{CliError, Exit, at};
+use crate::output;
+
+use super::{attestations, existing_store, fresh_seed, keys, public_commitment};
+
+pub(crate) fn commit(args: &CommitArgs) -> Result<Exit, CliError> {
+    let store = existing_store(&args.run)?;
+    let manifest = match read_claim(&store)? {
+        Ok(manifest) => manifest,
+        Err(reason) => return Err(CliError::Malformed(reason.to_string())),
+    };
+    let public = PublicCommitment::new(manifest.claim, attestations::read(&args.run)?);
+    let bytes = public.encode();
+    std::fs::write(&args.out, &bytes).map_err(at(&args.out))?;
+    output::field("commitment", public.digest().to_string());
+    output::field("file", written(&args.out, bytes.len()));
+    Ok(Exit::Done)
+}
+
+pub(crate) fn challenge(args: &ChallengeArgs) -> Result<Exit, CliError> {
+    let public = public_commitment(&args.commitment)?;
+    let segments = public.claim.terms.segments();
+    let draw = match args.sample {
+        None => Draw::All,
+        Some(q) if (1..=audit::MAX_DRAWN).contains(&q) => Draw::Sample(q),
+        Some(_) => {
+            return Err(CliError::Usage(format!(
+                "--sample is from 1 to {}",
+                audit::MAX_DRAWN
+            )));
+        }
+    };
+    let commitment = public.digest();
+    let challenge = match args.offline_challenge {
+        true => Challenge::offline(commitment, draw),
+        false => Challenge::fresh(commitment, draw, fresh_seed()?),
+    };
+    let bytes = challenge.encode();
+    std::fs::write(&args.out, &bytes).map_err(at(&args.out))?;
+    let drawn = challenge.segments(&public.claim);
+    output::field("commitment", commitment.to_string());
+    output::field("segments", format!("{} of {segments}", drawn.len()));
+    for forged in [0.01, 0.1] {
+        let caught = catch_probability(forged, segments, drawn.len() as u64);
+        output::field("", describe_catch(forged, caught));
+    }
+    if args.offline_challenge {
+        output::field("grinding", describe_grinding(segments, drawn.len() as u64));
+    }
+    output::field("file", written(&args.out, bytes.len()));
+    Ok(Exit::Done)
+}
+
+/// What a draw from the commitment itself is worth against a prover who makes many commitments.
+pub(crate) fn describe_grinding(segments: u64, drawn: u64) -> String {
+    let missed = 1.0 - catch_probability(0.01, segments, drawn);
+    match missed > 0.0 {
+        true => format!(
+            "the draw follows from the commitment: a prover who forges 1 % of the segments needs \
+             about {:.1} commitments until it meets none of them",
+            1.0 / missed
+        ),
+        false => "the draw follows from the commitment, and meets every forger of 1 %".to_owned(),
+    }
+}
+
+fn describe_catch(forged: f64, caught: f64) -> String {
+    let percent = 100.0 * forged;
+    format!("a forger of {percent} % of the segments is met with probability {caught:.4}")
+}
+
+pub(crate) fn open(args: &OpenArgs) -> Result<Exit, CliError> {
+    backend::use_threads(&args.machine)?;
+    let store = existing_store(&args.run)?;
+    let manifest = match read_claim(&store)? {
+        Ok(manifest) => manifest,
+        Err(reason) => return Err(CliError::Malformed(reason.to_string())),
+    };
+    let bytes = std::fs::read(&args.challenge).map_err(at(&args.challenge))?;
+    let challenge = Challenge::decode(&bytes)
+        .map_err(|error| CliError::Malformed(format!("{}: {error}", args.challenge.display())))?;
+    let terms = &manifest.claim.terms;
+    let folder = args.machine.data_dir.clone().unwrap_or_else(default_folder);
+    let dataset = dataset_of(&terms.recipe)?.load(&folder)?;
+    let key = keys::private_key(&args.identity)?;
+    let secret = key
+        .filter(|_| terms.data.salted)
+        .map(|key| key.salt_secret());
+    // Only a proof that keeps few states needs a device.
+    let mut learner = || -> Result<Box<dyn Learner>, LearnerError> {
+        let failed = |error: &dyn std::fmt::Display| LearnerError::Device(error.to_string());
+        match backend::open(&args.machine, terms.recipe.numerics).map_err(|e| failed(&e))? {
+            Opening::Ready(opened) => {
+                let learner = image_learner(&terms.recipe, &opened.device);
+                Ok(learner.map_err(|error| failed(&error))?)
+            }
+            Opening::Delegated(_) => Err(LearnerError::Device(
+                "this program lacks the backend that a missing state is computed on".to_owned(),
+            )),
+        }
+    };
+    let records = &dataset.train;
+    let opening = audit::open(&store, records, secret.as_ref(), &challenge, &mut learner)?;
+    let bytes = opening.encode();
+    std::fs::write(&args.out, &bytes).map_err(at(&args.out))?;
+    let drawn = challenge.segments(&manifest.claim).len();
+    output::field("segments", format!("{drawn} of {}", terms.segments()));
+    output::field(
+        "opened",
+        format!(
+            "{} states, {} of {} records; the whole proof is {}",
+            opening.states.len(),
+            opening.records.len(),
+            terms.data.records,
+            output::bytes(store.size()?)
+        ),
+    );
+    output::field("file", written(&args.out, bytes.len()));
+    Ok(Exit::Done)
+}
+
+fn written(path: &std::path::Path, bytes: usize) -> String {
+    format!("{} ({})", path.display(), output::bytes(bytes as u64))
+}
+
+#[derive(Serialize)]
+struct PlannedAudit {
+    schema: &'static str,
+    segments: u64,
+    forged: f64,
+    confidence: f64,
+    /// Segments to draw; absent where nothing would be forged.
+    sample: Option<u64>,
+    /// The probability that they meet a forged one.
+    probability: f64,
+}
+
+pub(crate) fn plan(args: &AuditPlanArgs) -> Result<Exit, CliError> {
+    let segments = match (args.segments, &args.run, &args.commitment) {
+        (Some(segments), ..) => segments,
+        (None, Some(run), _) => match read_claim(&existing_store(run)?)? {
+            Ok(manifest) => manifest.claim.terms.segments(),
+            Err(reason) => return Err(CliError::Malformed(reason.to_string())),
+        },
+        (None, None, Some(file)) => public_commitment(file)?.claim.terms.segments(),
+        (None, None, None) => return Err(CliError::Usage("--segments is missing".to_owned())),
+    };
+    let sample = sample_for(args.forged, args.confidence, segments);
+    let planned = PlannedAudit {
+        schema: "pol.audit-plan/1",
+        segments,
+        forged: args.forged,
+        confidence: args.confidence,
+        sample,
+        probability: catch_probability(args.forged, segments, sample.unwrap_or(segments)),
+    };
+    if args.json {
+        output::json(&planned)?;
+        return Ok(Exit::Done);
+    }
+    match sample {
+        Some(sample) => output::field("sample", format!("{sample} of {segments} segments")),
+        None => output::field("sample", "no audit meets a forger of nothing"),
+    }
+    output::field("", describe_catch(args.forged, planned.probability));
+    Ok(Exit::Done)
+}

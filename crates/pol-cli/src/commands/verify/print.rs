@@ -1,0 +1,240 @@
+//! The result of a verification, for people and programs.
+
+use pol_core::adapter::Backend;
+use pol_core::digest::Digest;
+use pol_core::policy::Comparison;
+use pol_core::recipe::{Numerics, Recipe};
+use pol_core::verify::{Reason, Report, SegmentReport, StartReport};
+use serde::Serialize;
+
+use crate::backend::Opened;
+use crate::commands::attestations::Shown;
+use crate::commands::audit::describe_grinding;
+use crate::error::Exit;
+use crate::output;
+
+/// Rows of the table before it is cut to the largest distances.
+const MAX_ROWS: usize = 24;
+
+/// The result of `pol verify`; see docs/json.md.
+#[derive(Serialize)]
+pub(crate) struct Verified {
+    schema: &'static str,
+    backend: &'static str,
+    device: String,
+    /// The recipe that was replayed, where it is only the proof's own claim.
+    pub(super) claimed_recipe: Option<Recipe>,
+    catches_1_percent: f64,
+    catches_10_percent: f64,
+    audit_seed: Option<Digest>,
+    /// Whether the sample was drawn from the commitment itself.
+    pub(super) offline_challenge: bool,
+    /// Signatures and timestamps that hold.
+    pub(super) evidence: Shown,
+    /// The prior proofs that the training goes back to, the latest first.
+    pub(super) chain: Vec<Digest>,
+    /// What the policy says of itself.
+    pub(super) warning: Option<String>,
+    pub(super) verify_seconds: f64,
+    #[serde(flatten)]
+    report: Report,
+}
+
+impl Verified {
+    pub(super) fn new(report: Report, backend: Backend, opened: &Opened) -> Self {
+        Self {
+            schema: "pol.verify/2",
+            backend: backend.name(),
+            device: opened.name.clone(),
+            claimed_recipe: None,
+            offline_challenge: false,
+            evidence: Shown::default(),
+            chain: vec![],
+            warning: None,
+            catches_1_percent: report.catches(0.01),
+            catches_10_percent: report.catches(0.1),
+            audit_seed: (report.selection)
+                .and_then(|selection| selection.seed)
+                .map(|seed| *seed.digest()),
+            verify_seconds: 0.0,
+            report,
+        }
+    }
+
+    fn is_exact(&self) -> bool {
+        (self.report.comparison).is_none_or(|comparison| comparison == Comparison::Bits)
+    }
+
+    pub(super) fn report(&self) -> &Report {
+        &self.report
+    }
+
+    pub(super) fn commitment(&self) -> Option<Digest> {
+        self.report.commitment
+    }
+
+    pub(crate) fn exit(&self) -> Exit {
+        self.report.verdict.into()
+    }
+
+    /// For people, to stdout.
+    pub(crate) fn print(&self) {
+        let report = &self.report;
+        if let Some(commitment) = report.commitment {
+            output::field("commitment", commitment.to_string());
+        }
+        if let Some(recipe) = &self.claimed_recipe {
+            output::field(
+                "recipe",
+                format!(
+                    "{} on {}, {} steps, as the proof claims; hold it to yours with --recipe",
+                    recipe.model.name, recipe.data.name, recipe.steps
+                ),
+            );
+        }
+        self.print_provenance();
+        if !report.segments.is_empty() {
+            output::field(
+                "replayed",
+                format!(
+                    "{} of {} segments, {} steps on {} ({}) in {:.1} s",
+                    report.segments.len(),
+                    report.segments_total,
+                    report.steps_replayed,
+                    self.backend,
+                    self.device,
+                    self.verify_seconds
+                ),
+            );
+            self.print_segments();
+            output::field("audit", self.describe_audit());
+        }
+        for reason in &report.reasons {
+            output::field("reason", reason.to_string());
+        }
+        if let Some(warning) = &self.warning {
+            output::field("warning", format!("policy {}: {warning}", report.policy));
+        }
+        output::field("verdict", report.verdict.to_string());
+        let bits_differ = |reason: &Reason| matches!(reason, Reason::BitsDiffer { .. });
+        if self.is_exact()
+            && report.numerics == Some(Numerics::Stock)
+            && report.reasons.iter().any(bits_differ)
+        {
+            output::note(
+                "stock kernels give other bits on other hardware; the policy `calibrated` measures \
+                 how far an honest replay may end",
+            );
+        }
+    }
+
+    /// Who, when, and from where.
+    fn print_provenance(&self) {
+        if let Some(key) = &self.evidence.signed_by {
+            output::field("signed by", key);
+        }
+        for timestamp in &self.evidence.timestamps {
+            let when = output::date(timestamp.seconds);
+            output::field("timestamped", format!("{when} ({})", timestamp.of));
+        }
+        match self.report.start {
+            Some(StartReport::Prior { .. }) => {
+                let chain: Vec<_> = self.chain.iter().map(Digest::to_string).collect();
+                output::field("starts from", chain.join(", from "));
+            }
+            Some(StartReport::Claimed { layers, smallest_p }) => output::field(
+                "start",
+                format!(
+                    "{layers} layers look freshly drawn (smallest p {smallest_p:.3}); nothing shows \
+                     that they were"
+                ),
+            ),
+            Some(StartReport::Derived) | None => {}
+        }
+    }
+
+    fn print_segments(&self) {
+        let segments = &self.report.segments;
+        let equal = segments.iter().filter(|s| s.digests_equal).count();
+        if equal == segments.len() {
+            output::field("", "every replay arrived at the logged state, bit for bit");
+            return;
+        }
+        let mut rows: Vec<&SegmentReport> = segments.iter().collect();
+        if rows.len() > MAX_ROWS {
+            let distance = |s: &SegmentReport| s.parameters.map_or(f64::MAX, |p| p.distances.l2);
+            rows.sort_by(|a, b| distance(b).total_cmp(&distance(a)));
+            rows.truncate(MAX_ROWS);
+            output::field(
+                "",
+                format!("{equal} equal bit for bit; the {MAX_ROWS} farthest:"),
+            );
+        }
+        output::line(
+            "   segment        steps  bits          l1          l2        linf      cosine  of movement   tolerance         ρ",
+        );
+        for segment in rows {
+            let steps = format!("{}–{}", segment.first_step, segment.last_step);
+            let number = |value: Option<f64>| {
+                value.map_or_else(|| format!("{:>11}", "–"), |v| format!("{v:>11.3e}"))
+            };
+            let distances = segment.parameters.map(|part| part.distances);
+            output::line(format!(
+                "{:>10} {steps:>12}  {:<5} {} {} {} {}  {} {} {}",
+                segment.index,
+                if segment.digests_equal {
+                    "equal"
+                } else {
+                    "–"
+                },
+                number(distances.map(|d| d.l1)),
+                number(distances.map(|d| d.l2)),
+                number(distances.map(|d| d.linf)),
+                number(distances.map(|d| d.cosine)),
+                number(segment.relative_to_movement),
+                number(segment.noise.map(|noise| noise.tolerance_l2)),
+                rho(segment),
+            ));
+        }
+    }
+
+    fn describe_audit(&self) -> String {
+        let mut text = if self.report.selection.is_some_and(|selection| selection.all) {
+            "every segment was replayed".to_owned()
+        } else {
+            format!(
+                "a forger of 1 % of the segments is met with probability {:.3}, of 10 % with {:.3}",
+                self.catches_1_percent, self.catches_10_percent
+            )
+        };
+        if !self.is_exact()
+            && self
+                .report
+                .segments
+                .iter()
+                .any(|segment| !segment.digests_equal)
+        {
+            text += "; a forgery below the tolerance is not seen";
+        }
+        let drawn = self.report.segments_selected;
+        match self.audit_seed {
+            _ if self.offline_challenge => {
+                text = format!(
+                    "{text}; {}",
+                    describe_grinding(self.report.segments_total, drawn)
+                );
+            }
+            Some(seed) => text += &format!("; --audit-seed {seed}"),
+            None => {}
+        }
+        text
+    }
+}
+
+fn rho(segment: &SegmentReport) -> String {
+    match segment.noise {
+        Some(noise) if noise.rho < 1e9 => format!("{:>9.3}", noise.rho),
+        Some(_) => format!("{:>9}", "∞"),
+        None => format!("{:>9}", "–"),
+    }
+}

@@ -1,0 +1,332 @@
+//! What a verifier demands of a proof (SPEC.md §16). It is the verifier's own: nothing in it is ever
+//! read from a proof.
+
+mod bounds;
+
+pub use bounds::{Bounds, Exceeded};
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec;
+use crate::digest::{Digest, tagged};
+use crate::verify::{Selection, Tolerance, sample_for};
+
+/// The shipped policies, by name.
+pub const SHIPPED: [(&str, &str); 3] = [
+    ("strict", include_str!("../../../policies/strict.toml")),
+    (
+        "calibrated",
+        include_str!("../../../policies/calibrated.toml"),
+    ),
+    ("paper", include_str!("../../../policies/paper.toml")),
+];
+
+/// What a proof has to be, and how it is checked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// For reports.
+    pub name: String,
+    /// Printed with every verdict.
+    #[serde(default)]
+    pub warning: Option<String>,
+    /// Whose kernels may have computed.
+    #[serde(default)]
+    pub numerics: NumericsRule,
+    /// Limits on hyperparameters, lengths and schedules.
+    #[serde(default)]
+    pub bounds: Bounds,
+    /// What has to come with the proof.
+    #[serde(default)]
+    pub evidence: EvidenceRule,
+    /// Where the initial state may come from.
+    #[serde(default)]
+    pub start: StartRule,
+    /// Which segments are replayed.
+    #[serde(default)]
+    pub segments: SegmentRule,
+    /// How replayed states are compared with logged ones.
+    #[serde(default)]
+    pub comparison: Comparison,
+}
+
+/// Whose kernels may have computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NumericsRule {
+    /// Anyone's.
+    #[default]
+    Any,
+    /// Exact ones, so that nothing is tolerated.
+    Exact,
+    /// Burn's.
+    Stock,
+}
+
+/// What has to come with the proof.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvidenceRule {
+    /// A signature by a key that the verifier trusts, which the seed depends on.
+    pub signature: bool,
+    /// A timestamp by an authority that the verifier trusts.
+    pub timestamp: bool,
+    /// The verifier's own copy of the data, or the root that it expects.
+    pub data: bool,
+    /// The verifier's own recipe.
+    pub recipe: bool,
+}
+
+/// Where the initial state may come from.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "rule", deny_unknown_fields)]
+pub enum StartRule {
+    /// From the seed, bit for bit, or from a prior proof that the verifier verified.
+    Derived {
+        /// The longest chain of prior proofs.
+        #[serde(default)]
+        max_depth: u64,
+    },
+    /// From anywhere, if a Kolmogorov–Smirnov test does not tell its layers from freshly drawn ones.
+    Distribution {
+        /// The rate at which honest starts are rejected.
+        level: f64,
+        /// Whether the rate is that of all layers together (Holm, 1979), or of each.
+        corrected: bool,
+        /// The longest chain of prior proofs.
+        #[serde(default)]
+        max_depth: u64,
+    },
+}
+
+impl Default for StartRule {
+    fn default() -> Self {
+        Self::Derived { max_depth: 0 }
+    }
+}
+
+impl StartRule {
+    /// The longest chain of prior proofs.
+    pub const fn max_depth(self) -> u64 {
+        match self {
+            Self::Derived { max_depth } | Self::Distribution { max_depth, .. } => max_depth,
+        }
+    }
+}
+
+/// Which segments are replayed. `all` overrides the others, which add up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SegmentRule {
+    /// Every one.
+    pub all: bool,
+    /// The largest of each epoch.
+    pub top: Option<u64>,
+    /// So many at random.
+    pub sample: Option<u64>,
+    /// As many at random as it takes.
+    pub catch: Option<Catch>,
+    /// The most steps that may be replayed; a proof that needs more is not judged.
+    pub max_steps: Option<u64>,
+}
+
+/// To meet a forger of a fraction `forged` of the segments with probability `confidence`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Catch {
+    /// From 0 to 1.
+    pub forged: f64,
+    /// From 0 to 1.
+    pub confidence: f64,
+}
+
+impl SegmentRule {
+    /// The selection for a proof of so many segments, with the verifier's randomness.
+    pub fn selection(&self, segments: u64, seed: crate::random::Seed) -> Selection {
+        if self.all || (self.top.is_none() && self.sample.is_none() && self.catch.is_none()) {
+            return Selection::all();
+        }
+        let caught = self.catch.map(|Catch { forged, confidence }| {
+            sample_for(forged, confidence, segments).unwrap_or(segments)
+        });
+        let sample = self.sample.max(caught);
+        Selection {
+            all: false,
+            top: self.top,
+            sample,
+            seed: sample.map(|_| seed),
+        }
+    }
+}
+
+/// How replayed states are compared with logged ones. Proofs of exact recipes are compared bit for
+/// bit under every rule.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "kind", deny_unknown_fields)]
+pub enum Comparison {
+    /// Bit for bit.
+    #[default]
+    Bits,
+    /// Within constant distances.
+    Static {
+        /// The distances.
+        tolerance: Tolerance,
+        /// Of what.
+        #[serde(default)]
+        parts: Parts,
+    },
+    /// Within what honest rounding does, as the verifier measures it in the very segment.
+    Calibrated(Calibration),
+}
+
+/// Which parts of a state are compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Parts {
+    /// Parameters, buffers, optimizer and schedule.
+    #[default]
+    All,
+    /// Parameters alone, as published.
+    Parameters,
+}
+
+/// A tolerance that the verifier measures.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// Perturbed replays of a segment; the noise is the largest distance among them.
+    pub replays: u32,
+    /// Tolerated: this multiple of the noise,
+    pub multiple: f64,
+    /// or this fraction of the segment's movement, if that is more.
+    pub floor: f64,
+    /// ρ, the segment's movement over its noise, has to be at least this: otherwise what is tolerated
+    /// is not small against what was learned, and the segment shows nothing.
+    pub min_rho: f64,
+}
+
+/// Why a text is not a policy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// Not TOML of a policy.
+    #[error("{0}")]
+    Malformed(#[from] toml::de::Error),
+    /// A number out of range.
+    #[error("`{field}` {problem}")]
+    Field {
+        /// Which.
+        field: &'static str,
+        /// What is wrong.
+        problem: &'static str,
+    },
+}
+
+impl Policy {
+    /// The shipped policy of this name.
+    pub fn shipped(name: &str) -> Option<Self> {
+        let (_, text) = SHIPPED.iter().find(|(shipped, _)| *shipped == name)?;
+        Self::parse(text).ok()
+    }
+
+    /// Reads a policy.
+    ///
+    /// # Errors
+    /// Names the field at fault.
+    pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        let policy: Self = toml::from_str(text)?;
+        policy.check()?;
+        Ok(policy)
+    }
+
+    /// What names it in verdicts: `H("pol.v1.policy", canonical encoding)`.
+    pub fn digest(&self) -> Digest {
+        tagged("pol.v1.policy", &[&codec::encode(self)])
+    }
+
+    fn check(&self) -> Result<(), PolicyError> {
+        let fail = |field, problem| Err(PolicyError::Field { field, problem });
+        let share = |value: f64| (0.0..=1.0).contains(&value);
+        if let Some(catch) = self.segments.catch
+            && (!share(catch.forged) || !(0.0..1.0).contains(&catch.confidence))
+        {
+            return fail("segments.catch", "needs fractions from 0 to 1");
+        }
+        if self.segments.sample == Some(0) || self.segments.top == Some(0) {
+            return fail("segments", "selects nothing");
+        }
+        if let StartRule::Distribution { level, .. } = self.start
+            && !share(level)
+        {
+            return fail("start.level", "must be from 0 to 1");
+        }
+        match self.comparison {
+            Comparison::Bits => Ok(()),
+            Comparison::Static { tolerance, .. } if tolerance.is_valid() => Ok(()),
+            Comparison::Static { .. } => fail(
+                "comparison.tolerance",
+                "needs at least one bound, none of them negative",
+            ),
+            Comparison::Calibrated(calibration) => calibration.check(),
+        }
+    }
+}
+
+impl Calibration {
+    fn check(&self) -> Result<(), PolicyError> {
+        let fail = |field, problem| Err(PolicyError::Field { field, problem });
+        if !(2..=1000).contains(&self.replays) {
+            return fail("comparison.replays", "must be from 2 to 1000");
+        }
+        if !(self.multiple.is_finite() && self.multiple >= 1.0) {
+            return fail("comparison.multiple", "must be at least 1");
+        }
+        if !(0.0..1.0).contains(&self.floor) {
+            return fail("comparison.floor", "must be from 0 to 1");
+        }
+        if !(self.min_rho.is_finite() && self.min_rho >= self.multiple) {
+            return fail(
+                "comparison.min_rho",
+                "must be at least the multiple, or a tolerance could exceed the movement",
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_policies_are_valid_and_have_digests_of_their_own() {
+        let digests: Vec<_> = (SHIPPED.iter())
+            .map(|(name, text)| {
+                let policy = Policy::parse(text).unwrap_or_else(|e| panic!("{name}: {e}"));
+                assert_eq!(policy.name, *name);
+                policy.digest()
+            })
+            .collect();
+        assert!(digests[0] != digests[1] && digests[1] != digests[2]);
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_field() {
+        let refused = |text: &str| {
+            let error = Policy::parse(&format!("name = \"x\"\n{text}")).unwrap_err();
+            error.to_string()
+        };
+        assert!(refused("colour = 1").contains("colour"));
+        assert!(refused("[bounds]\nmax_intervall = 1").contains("max_intervall"));
+        assert!(refused("[segments]\nsample = 0").contains("segments"));
+        assert!(
+            refused("[segments]\ncatch = { forged = 2.0, confidence = 0.9 }").contains("catch")
+        );
+        assert!(refused("[comparison]\nkind = \"static\"\ntolerance = {}").contains("tolerance"));
+        let calibrated = "[comparison]\nkind = \"calibrated\"\nreplays = 6\nfloor = 0.0\n";
+        assert!(refused(&format!("{calibrated}multiple = 8.0\nmin_rho = 2.0")).contains("min_rho"));
+        assert!(
+            refused(&format!("{calibrated}multiple = nan\nmin_rho = 2.0")).contains("multiple")
+        );
+    }
+}

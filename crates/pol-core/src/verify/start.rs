@@ -1,0 +1,194 @@
+//! Where the initial state comes from.
+
+use serde::Serialize;
+
+use crate::digest::Digest;
+use crate::ks::{holm, kolmogorov_smirnov, normal};
+use crate::learner::{Initial, Learner};
+use crate::manifest::Start;
+use crate::model_file;
+use crate::object::{self, MAX_OBJECT_BYTES};
+use crate::policy::StartRule;
+use crate::state::State;
+use crate::store::{Item, Store};
+
+use super::Stop;
+use super::integrity::{IntegrityChecked, read_claim};
+use super::replay::first_difference;
+use super::report::{Reason, Report, Verdict};
+
+/// A prior proof that this verifier accepted, with its final state.
+#[derive(Debug, Clone)]
+pub struct VerifiedPrior {
+    commitment: Digest,
+    state: State,
+}
+
+/// The commitment and the final state of the finished proof in `store`; `None` if there is none, or
+/// its model is not the one that is committed to. Nothing else is checked.
+pub fn final_state(store: &dyn Store) -> Option<(Digest, State)> {
+    let manifest = read_claim(store).ok()?.ok()?;
+    let name = manifest.checkpoints.last()?.state;
+    let bytes = store.read(Item::Object(name), MAX_OBJECT_BYTES).ok()?;
+    let state = object::decode_state(&name, &bytes).ok()?;
+    let fits = model_file::root(&state) == manifest.claim.model;
+    fits.then(|| (manifest.claim.commitment(), state))
+}
+
+impl VerifiedPrior {
+    /// The final state of the proof in `store`, which `report` accepts. `None` if it does not, or if
+    /// the store holds another proof.
+    pub fn new(report: &Report, store: &dyn Store) -> Option<Self> {
+        let (commitment, state) = final_state(store)?;
+        let accepted = report.verdict == Verdict::Accepted;
+        let same = report.commitment == Some(commitment);
+        (accepted && same).then_some(Self { commitment, state })
+    }
+
+    /// Its commitment.
+    pub fn commitment(&self) -> Digest {
+        self.commitment
+    }
+
+    /// Its final state.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+}
+
+/// What is known of the initial state.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "start")]
+pub enum StartReport {
+    /// It is the one that the seed determines.
+    Derived,
+    /// It is the final model of a prior proof, which was verified.
+    Prior {
+        /// That proof's commitment.
+        commitment: Digest,
+    },
+    /// Its layers cannot be told from freshly drawn ones.
+    Claimed {
+        /// Layers tested.
+        layers: u64,
+        /// The smallest p-value of the Kolmogorov–Smirnov tests.
+        smallest_p: f64,
+    },
+}
+
+/// Checks the initial state against what its terms say, as far as `rule` admits that. The learner is
+/// in the state that the seed determines, which is `derived`.
+pub(super) fn check_start<L: Learner + ?Sized>(
+    proof: &IntegrityChecked<'_>,
+    learner: &L,
+    derived: &State,
+    rule: StartRule,
+    prior: Option<&VerifiedPrior>,
+) -> Result<StartReport, Stop> {
+    let start = proof.claim().terms.start;
+    match (start, rule) {
+        (Start::Derived, StartRule::Derived { .. }) => {
+            compare(proof, derived)?;
+            Ok(StartReport::Derived)
+        }
+        (Start::Prior { commitment }, _) => {
+            let prior = (prior.filter(|prior| prior.commitment == commitment)).ok_or_else(|| {
+                Stop::Reject(Reason::Prior(match prior {
+                    None => format!(
+                        "the training starts from the model of the proof {commitment}, which was \
+                         not given"
+                    ),
+                    Some(other) => format!(
+                        "the training starts from the model of the proof {commitment}; the one \
+                         given is {}",
+                        other.commitment
+                    ),
+                }))
+            })?;
+            let expected = (derived.with_model_of(&prior.state))
+                .map_err(|error| Stop::Reject(Reason::Prior(error.to_string())))?;
+            compare(proof, &expected)?;
+            Ok(StartReport::Prior { commitment })
+        }
+        (Start::Claimed, StartRule::Derived { .. }) => Err(Stop::Reject(Reason::Start(
+            "the initial state is not derived from the seed, which the policy demands".to_owned(),
+        ))),
+        // Where a distribution is enough, where it came from is not asked.
+        (
+            Start::Derived | Start::Claimed,
+            StartRule::Distribution {
+                level, corrected, ..
+            },
+        ) => {
+            let logged = proof.state(0)?;
+            test_distribution(learner, derived, &logged, level, corrected)
+        }
+    }
+}
+
+fn compare(proof: &IntegrityChecked<'_>, expected: &State) -> Result<(), Stop> {
+    if proof.digest(0)? == expected.digest() {
+        return Ok(());
+    }
+    let logged = proof.state_if_kept(0)?;
+    Err(Stop::Reject(Reason::InitialState {
+        entry: logged.map(|logged| first_difference(expected, &logged)),
+    }))
+}
+
+/// Every drawn layer by its distribution, everything else bit for bit.
+fn test_distribution<L: Learner + ?Sized>(
+    learner: &L,
+    derived: &State,
+    logged: &State,
+    level: f64,
+    corrected: bool,
+) -> Result<StartReport, Stop> {
+    let differs = |entry: String| Stop::Reject(Reason::InitialState { entry: Some(entry) });
+    if !derived.layout().eq(logged.layout()) {
+        return Err(differs(first_difference(derived, logged)));
+    }
+    let (mut names, mut p_values) = (Vec::new(), Vec::new());
+    for (expected, entry) in derived.entries().iter().zip(logged.entries()) {
+        let name = entry.name();
+        let mut values: Vec<f64> = entry.values().collect();
+        let p = match learner.initial(name) {
+            Some(Initial::Normal(deviation)) => {
+                kolmogorov_smirnov(&mut values, |x| normal(x, 0.0, deviation)).p
+            }
+            Some(Initial::Uniform(bound)) => {
+                let uniform = |x: f64| ((x / bound + 1.0) / 2.0).clamp(0.0, 1.0);
+                kolmogorov_smirnov(&mut values, uniform).p
+            }
+            Some(Initial::Constant(_) | Initial::Keep) | None => {
+                if entry != expected {
+                    return Err(differs(name.to_owned()));
+                }
+                continue;
+            }
+        };
+        names.push(name.to_owned());
+        p_values.push(p);
+    }
+    let rejected = match corrected {
+        true => holm(&p_values, level).first().copied(),
+        false => p_values.iter().position(|p| *p <= level),
+    };
+    if let Some(layer) = rejected {
+        return Err(Stop::Reject(Reason::Start(format!(
+            "`{}` was not drawn as it should have been: the Kolmogorov–Smirnov test gives p = {:.2e} \
+             at level {level}{}",
+            names[layer],
+            p_values[layer],
+            if corrected {
+                " for all layers together"
+            } else {
+                ""
+            }
+        ))));
+    }
+    Ok(StartReport::Claimed {
+        layers: names.len() as u64,
+        smallest_p: p_values.iter().copied().fold(1.0, f64::min),
+    })
+}
