@@ -178,7 +178,7 @@ fn inspect_shows_the_claims() {
     let run = Run::new();
     let trained = train_small(&run, &[]);
     let inspected = pol(&["inspect", run.path(), "--json"]).expect(0).json();
-    assert_eq!(inspected["schema"], "pol.inspect/1");
+    assert_eq!(inspected["schema"], "pol.inspect/2");
     assert_eq!(inspected["commitment"], trained["commitment"]);
     let terms = &inspected["claim"]["terms"];
     assert_eq!(terms["format"], "pol/v2");
@@ -221,10 +221,7 @@ fn wrong_usage_is_exit_code_2_and_says_what_is_right() {
     );
     usage(&["train", "--resume"], "--out");
     usage(&["verify", "nowhere", "--tolerance", "nan"], "--tolerance");
-    usage(
-        &["verify", "nowhere", "--offline-challenge"],
-        "--sample",
-    );
+    usage(&["verify", "nowhere", "--offline-challenge"], "--sample");
     usage(&["data", "fetch", "digits"], "cifar10");
     usage(&["train", "--threads", "0"], "--threads");
 }

@@ -439,7 +439,8 @@ impl<'a> Verifier<'a> {
         let found = checked.claim().terms.data;
         if found.salted && self.secret.is_none() {
             return vec![Reason::NotChecked(
-                "the data is private: its root can be compared only with the prover's secret; ask                  for an opening"
+                "the data is private: its root can be compared only with the prover's secret; \
+                 ask for an opening"
                     .to_owned(),
             )];
         }

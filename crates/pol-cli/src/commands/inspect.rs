@@ -33,7 +33,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Exit, CliError> {
     let proof_bytes = store.size()?;
     if args.json {
         output::json(&Inspection {
-            schema: "pol.inspect/1",
+            schema: "pol.inspect/2",
             commitment,
             proof_bytes,
             manifest: &manifest,

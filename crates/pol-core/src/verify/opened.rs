@@ -6,6 +6,7 @@ use crate::audit::{Challenge, Disclosed, OpenedRecord, OpenedRecords, Opening, P
 use crate::digest::Digest;
 use crate::manifest::{Checkpoint, Claim};
 use crate::merkle::Tree;
+use crate::model_file;
 use crate::object;
 use crate::records::Records;
 use crate::schedule::{BatchSource, Schedule};
@@ -135,6 +136,7 @@ fn check_states(
             "{found} states are opened where the challenge needs {expected}"
         )));
     }
+    let last = claim.terms.segments();
     let mut states = StateChecks::new(part);
     for (&index, bytes) in disclosed.states.iter().zip(&opening.states) {
         let Some(known) = known.checkpoints.get_mut(&index) else {
@@ -143,11 +145,14 @@ fn check_states(
         let Checkpoint { step, state, .. } = known.checkpoint;
         let decoded = object::decode_state(&state, bytes)
             .map_err(|error| Reason::Item(format!("the state at step {step}: {error}")))?;
+        if index == last && model_file::root(&decoded) != claim.model {
+            let problem = "the model that is committed to is not that of the final state";
+            return Err(Reason::FinalModel(problem.to_owned()).into());
+        }
         known.movement = states.check(index, step, decoded)?;
         objects.write(Item::Object(state), bytes)?;
     }
     known.later_layout = states.layout;
-    let last = claim.terms.segments();
     let final_state = known
         .checkpoints
         .get(&last)

@@ -152,7 +152,9 @@ pub enum Reason {
     OtherRecord(u64),
     /// A replay that shows nothing: what is tolerated is not small against what was learned.
     #[error(
-        "{segment}: rounding moves the parameters by up to {noise:.2e} (l2) where the segment moves          them by {movement:.2e}: ρ = {rho:.3} is below {min_rho}, and the segment shows nothing;          shorter intervals or exact numerics do (pol calibrate)"
+        "{segment}: rounding moves the parameters by up to {noise:.2e} (l2) where the segment moves \
+         them by {movement:.2e}: ρ = {rho:.3} is below {min_rho}, and the segment shows nothing; \
+         shorter intervals or exact numerics do (pol calibrate)"
     )]
     Noise {
         /// Which segment.

@@ -1,0 +1,437 @@
+//! What a verifier demands: every bound, what is replayed, and what the stated probabilities are
+//! worth.
+
+use pol_core::digest::tagged;
+use pol_core::ks::{holm, kolmogorov_smirnov, normal};
+use pol_core::policy::{Bounds, Comparison, Policy, SegmentRule};
+use pol_core::random::{Purpose, Seed};
+use pol_core::recipe::{Decay, Numerics, Optimizer, Profile};
+use pol_core::schedule::BatchSource;
+use pol_core::state::State;
+use pol_core::verify::{Evidence, Report, Selection, Verdict, Verifier, catch_probability};
+use pol_tests::forge::Forgery;
+use pol_tests::toy::{self, Toy};
+
+fn seed(name: &str) -> Seed {
+    Seed::from_digest(tagged(name, &[]))
+}
+
+fn judge(policy: Policy) -> Report {
+    let (store, _) = toy::proof();
+    let (records, recipe) = (toy::records(), toy::recipe());
+    Verifier::new(&records)
+        .policy(policy, seed("verifier"))
+        .verify(store.as_ref(), &mut Toy::new(&recipe), |_| {})
+        .unwrap()
+}
+
+fn with_bounds(bounds: Bounds) -> Report {
+    judge(Policy {
+        bounds,
+        ..Policy::bits()
+    })
+}
+
+/// The toy: sgd, momentum 0.9, no dampening or decay, rate 0.01, batches of 4 of 30, 23 steps, k = 5,
+/// nonce 7.
+#[test]
+fn every_bound_holds_at_its_edge_and_rejects_beyond_it() {
+    macro_rules! bound {
+        ($field:ident, $holds:expr, $fails:expr) => {
+            let set = |value| {
+                with_bounds(Bounds {
+                    $field: Some(value),
+                    ..Bounds::default()
+                })
+            };
+            let held = set($holds);
+            assert_eq!(held.verdict, Verdict::Accepted, "{:?}", held.reasons);
+            let exceeded = set($fails);
+            assert_eq!(exceeded.verdict, Verdict::Rejected, stringify!($field));
+            let reason = exceeded.reasons[0].to_string();
+            assert!(reason.contains(stringify!($field)), "{reason}");
+            assert!(exceeded.segments.is_empty(), "nothing is replayed");
+        };
+    }
+    bound!(max_interval, 5, 4);
+    bound!(min_learning_rate, 0.01, 0.02);
+    bound!(max_learning_rate, 0.01, 0.009);
+    bound!(min_batch_size, 4, 5);
+    bound!(max_batch_size, 4, 3);
+    bound!(max_momentum, 0.9, 0.8);
+    bound!(max_dampening, 0.0, -1.0);
+    bound!(max_weight_decay, 0.0, -1.0);
+    bound!(max_epsilon, 0.0, -1.0);
+    bound!(min_steps, 23, 24);
+    bound!(max_steps, 23, 22);
+    bound!(min_epochs, 3.06, 3.07);
+    bound!(max_epochs, 3.07, 3.06);
+    bound!(max_nonce, 7, 6);
+    bound!(optimizers, vec!["sgd".to_owned()], vec!["adam".to_owned()]);
+    bound!(
+        decays,
+        vec!["constant".to_owned()],
+        vec!["cosine".to_owned()]
+    );
+    bound!(batches, BatchSource::Derived, BatchSource::Explicit);
+}
+
+#[test]
+fn every_optimizer_s_constants_are_bounded() {
+    let bounds = Bounds {
+        max_momentum: Some(0.95),
+        max_dampening: Some(0.1),
+        max_weight_decay: Some(0.1),
+        max_epsilon: Some(1e-3),
+        ..Bounds::default()
+    };
+    let exceeded = |optimizer: Optimizer| -> Vec<&'static str> {
+        let mut terms = toy::proof().1.claim.terms;
+        terms.recipe.optimizer = optimizer;
+        bounds.exceeded(&terms).iter().map(|e| e.bound).collect()
+    };
+    let sgd = |momentum, dampening, weight_decay| Optimizer::Sgd {
+        momentum,
+        dampening,
+        weight_decay,
+        nesterov: false,
+    };
+    let adam = |beta1, beta2, epsilon, weight_decay| Optimizer::Adam {
+        beta1,
+        beta2,
+        epsilon,
+        weight_decay,
+    };
+    assert!(exceeded(sgd(0.9, 0.0, 1e-4)).is_empty());
+    assert_eq!(
+        exceeded(sgd(0.99, 0.9, 1.0)),
+        ["max_momentum", "max_dampening", "max_weight_decay"]
+    );
+    assert_eq!(
+        exceeded(sgd(-3.0, 0.0, -1.0)),
+        ["max_momentum", "max_weight_decay"]
+    );
+    assert_eq!(exceeded(sgd(f64::NAN, 0.0, 0.0)), ["max_momentum"]);
+    assert_eq!(exceeded(adam(0.9, 0.999, 1e-8, 0.0)), ["max_momentum"]);
+    assert_eq!(
+        exceeded(adam(0.9, 0.95, 1.0, 0.5)),
+        ["max_weight_decay", "max_epsilon"]
+    );
+}
+
+#[test]
+fn a_schedule_that_ends_near_zero_is_admitted_and_one_that_stays_there_is_not() {
+    let bounds = Bounds {
+        min_learning_rate: Some(1e-6),
+        ..Bounds::default()
+    };
+    let exceeded = |base, decay| {
+        let mut terms = toy::proof().1.claim.terms;
+        terms.recipe.steps = 1000;
+        terms.recipe.learning_rate.base = base;
+        terms.recipe.learning_rate.decay = decay;
+        !bounds.exceeded(&terms).is_empty()
+    };
+    assert!(!exceeded(0.1, Decay::Cosine { min: 0.0 }));
+    assert!(exceeded(1e-9, Decay::Constant));
+    // One step at a usual rate, then nothing: the infinitesimal update in disguise.
+    let milestones = vec![1];
+    assert!(exceeded(
+        0.1,
+        Decay::MultiStep {
+            milestones,
+            gamma: 1e-9
+        }
+    ));
+}
+
+#[test]
+fn what_the_policy_wants_with_a_proof_has_to_come_with_it() {
+    let demanding = || {
+        let mut policy = Policy::bits();
+        policy.evidence.signature = true;
+        policy.evidence.timestamp = true;
+        policy.evidence.recipe = true;
+        policy
+    };
+    let report = judge(demanding());
+    assert_eq!(report.verdict, Verdict::Rejected);
+    let reasons: Vec<String> = report.reasons.iter().map(ToString::to_string).collect();
+    for words in ["a signature", "a trusted timestamp", "own recipe"] {
+        assert!(
+            reasons.iter().any(|r| r.contains(words)),
+            "{words}: {reasons:?}"
+        );
+    }
+    let (store, _) = toy::proof();
+    let (records, recipe) = (toy::records(), toy::recipe());
+    let with = |evidence| {
+        Verifier::new(&records)
+            .policy(demanding(), seed("verifier"))
+            .expect_recipe(&recipe)
+            .evidence(evidence)
+            .verify(store.as_ref(), &mut Toy::new(&recipe), |_| {})
+            .unwrap()
+    };
+    let complete = Evidence {
+        signed: true,
+        timestamped: true,
+        problems: vec![],
+    };
+    assert_eq!(with(complete.clone()).verdict, Verdict::Accepted);
+    let faulty = Evidence {
+        problems: vec!["the signature does not hold".to_owned()],
+        ..complete
+    };
+    assert_eq!(with(faulty).verdict, Verdict::Rejected);
+}
+
+#[test]
+fn numerics_are_a_demand() {
+    let strict = Policy {
+        numerics: pol_core::policy::NumericsRule::Exact,
+        ..Policy::bits()
+    };
+    let report = judge(strict);
+    assert_eq!(report.verdict, Verdict::Rejected);
+    assert!(report.reasons[0].to_string().contains("numerics"));
+}
+
+#[test]
+fn an_audit_beyond_the_cap_is_not_made_and_not_accepted() {
+    let capped = |max_steps| {
+        judge(Policy {
+            segments: SegmentRule {
+                all: true,
+                max_steps: Some(max_steps),
+                ..SegmentRule::default()
+            },
+            ..Policy::bits()
+        })
+    };
+    assert_eq!(capped(23).verdict, Verdict::Accepted);
+    let report = capped(22);
+    assert_eq!(report.verdict, Verdict::Inconclusive);
+    assert_eq!(report.steps_replayed, 0);
+}
+
+/// A learner whose every step ends a little elsewhere, as another machine's would; and one that
+/// moves hardly more than that.
+fn noisy(movement: f32, noise: f32, forged: Option<f32>) -> Report {
+    let (store, _) = toy::proof();
+    let mut forgery = Forgery::of(&store);
+    // The logged states, as another machine would have them: every value off by a few last places.
+    let count = forgery.states.len();
+    for index in 1..count {
+        forgery.alter(index, "model/w", |entry| {
+            for bytes in entry.bytes.as_chunks_mut::<4>().0 {
+                let value = f32::from_le_bytes(*bytes) * (1.0 + noise);
+                *bytes = value.to_le_bytes();
+            }
+        });
+    }
+    if let Some(off) = forged {
+        forgery.alter(2, "model/w", |entry| {
+            let value =
+                f32::from_le_bytes(std::array::from_fn(|i| entry.bytes[i])) + off * movement;
+            entry.bytes[..4].copy_from_slice(&value.to_le_bytes());
+        });
+    }
+    forgery.export();
+    let store = forgery.seal();
+    let (records, recipe) = (toy::records(), toy::recipe());
+    let policy = Policy {
+        bounds: Bounds::default(),
+        ..Policy::shipped("calibrated").unwrap()
+    };
+    Verifier::new(&records)
+        .policy(policy, seed("verifier"))
+        .verify(&store, &mut Toy::new(&recipe), |_| {})
+        .unwrap()
+}
+
+#[test]
+fn a_calibrated_tolerance_admits_rounding_and_no_forgery() {
+    // The toy moves by about 0.1 in a segment.
+    let honest = noisy(0.1, 1e-7, None);
+    assert_eq!(honest.verdict, Verdict::Accepted, "{:?}", honest.reasons);
+    let measured: Vec<_> = honest.segments.iter().filter_map(|s| s.noise).collect();
+    assert!(!measured.is_empty(), "bits differ, so noise was measured");
+    for noise in measured {
+        assert!(noise.l2 > 0.0 && noise.rho > 16.0 && noise.tolerance_l2 > noise.l2);
+        assert_eq!(noise.replays, 6);
+    }
+    for off in [0.05, 0.2, 1.0] {
+        let forged = noisy(0.1, 1e-7, Some(off));
+        assert_eq!(forged.verdict, Verdict::Rejected, "{off}");
+        assert!(forged.reasons[0].to_string().contains("the tolerance is"));
+    }
+}
+
+#[test]
+fn a_segment_that_moves_no_more_than_its_noise_shows_nothing() {
+    let (store, _) = toy::proof();
+    let mut forgery = Forgery::of(&store);
+    // A training at rate zero: nothing moves, so what is logged is all noise.
+    forgery.terms.recipe.learning_rate.base = 0.0;
+    forgery.terms = forgery.terms.of_prover(None);
+    let mut learner = Toy::new(&forgery.terms.recipe);
+    let records = toy::records();
+    let training =
+        pol_core::training::Training::new(forgery.terms.recipe.clone(), &records, 7, toy::INTERVAL);
+    let store = std::sync::Arc::new(pol_core::store::MemoryStore::new());
+    training
+        .run(&mut learner, store.clone(), |_, _| {
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    let mut forgery = Forgery::of(&store);
+    forgery.alter(2, "model/mean", |entry| entry.bytes[0] ^= 1);
+    let store = forgery.seal();
+    let policy = Policy {
+        bounds: Bounds::default(),
+        ..Policy::shipped("calibrated").unwrap()
+    };
+    let mut learner = Toy::new(&training.terms().recipe);
+    let report = Verifier::new(&records)
+        .policy(policy, seed("verifier"))
+        .verify(&store, &mut learner, |_| {})
+        .unwrap();
+    assert_eq!(
+        report.verdict,
+        Verdict::Inconclusive,
+        "{:?}",
+        report.reasons
+    );
+    assert!(report.reasons[0].to_string().contains("shows nothing"));
+    // Its bounds reject it at once.
+    let report = Verifier::new(&records)
+        .policy(Policy::shipped("calibrated").unwrap(), seed("verifier"))
+        .verify(&store, &mut learner, |_| {})
+        .unwrap();
+    assert_eq!(report.verdict, Verdict::Rejected);
+    assert!(report.reasons[0].to_string().contains("min_learning_rate"));
+}
+
+#[test]
+fn the_published_rules_look_at_weights_alone() {
+    let (store, _) = toy::proof();
+    let mut forgery = Forgery::of(&store);
+    forgery.alter(5, "optim/w/velocity", |entry| {
+        entry.bytes[..4].copy_from_slice(&9f32.to_le_bytes());
+    });
+    let store = forgery.seal();
+    let (records, recipe) = (toy::records(), toy::recipe());
+    let judged = |policy: Policy| {
+        Verifier::new(&records)
+            .policy(policy, seed("verifier"))
+            .verify(&store, &mut Toy::new(&recipe), |_| {})
+            .unwrap()
+    };
+    let paper = Policy::shipped("paper").unwrap();
+    assert!(matches!(paper.comparison, Comparison::Static { .. }));
+    assert_eq!(
+        judged(paper).verdict,
+        Verdict::Accepted,
+        "the velocity is not compared"
+    );
+    assert_eq!(judged(Policy::bits()).verdict, Verdict::Rejected);
+}
+
+/// The probability that is stated, against 10,000 audits of a proof of which some segments are forged.
+#[test]
+fn forgers_are_met_as_often_as_stated() {
+    for (segments, forged, drawn) in [
+        (100u64, 1u64, 20u64),
+        (50, 5, 10),
+        (1000, 10, 200),
+        (12, 3, 4),
+    ] {
+        let draws = 10_000u64;
+        let met = (0..draws)
+            .filter(|draw| {
+                let seed = Seed::from_digest(tagged("simulated", &[&draw.to_le_bytes()]));
+                let sample = seed.stream(Purpose::Audit).sample(segments, drawn);
+                // Which ones are forged does not matter; let it be every third from the fifth.
+                sample
+                    .iter()
+                    .any(|s| (0..forged).any(|i| (5 + 3 * i) % segments == *s))
+            })
+            .count() as f64;
+        let share = forged as f64 / segments as f64;
+        let stated = catch_probability(share, segments, drawn);
+        assert_eq!(
+            stated,
+            Selection::random(drawn, seed("s")).catches(share, segments)
+        );
+        let deviation = (stated * (1.0 - stated) / draws as f64).sqrt();
+        let found = met / draws as f64;
+        assert!(
+            (found - stated).abs() < 4.0 * deviation,
+            "{found} against {stated}"
+        );
+    }
+}
+
+/// A start of eight layers, tested as a claimed one: the corrected test rejects honest ones at its
+/// level, the published one many times as often.
+#[test]
+fn the_kolmogorov_smirnov_test_rejects_honest_starts_at_its_level() {
+    let layers = [432usize, 2304, 1152, 640, 320, 288, 160, 90];
+    let (starts, level) = (10_000u64, 0.01);
+    let (mut corrected, mut published) = (0u32, 0u32);
+    for start in 0..starts {
+        let seed = Seed::from_digest(tagged("start", &[&start.to_le_bytes()]));
+        let mut stream = seed.stream(Purpose::Weights("layer"));
+        let p_values: Vec<f64> = (layers.iter())
+            .map(|&len| {
+                let deviation = (2.0 / len as f64).sqrt();
+                let mut values: Vec<f64> = (0..len)
+                    .map(|_| f64::from((stream.normal() * deviation) as f32))
+                    .collect();
+                kolmogorov_smirnov(&mut values, |x| normal(x, 0.0, deviation)).p
+            })
+            .collect();
+        corrected += u32::from(!holm(&p_values, level).is_empty());
+        published += u32::from(p_values.iter().any(|p| *p <= level));
+    }
+    let rate = f64::from(corrected) / starts as f64;
+    // 1 % within four standard deviations of 10,000 draws.
+    assert!(
+        (rate - level).abs() < 4.0 * (level / starts as f64).sqrt(),
+        "{rate}"
+    );
+    let published = f64::from(published) / starts as f64;
+    assert!(
+        (0.06..0.095).contains(&published),
+        "1 − 0.99⁸ = 0.077: {published}"
+    );
+}
+
+#[test]
+fn exact_recipes_are_compared_by_bits_under_every_policy() {
+    let mut recipe = toy::recipe();
+    recipe.numerics = Numerics::Exact(Profile::UnfusedV1);
+    let records = toy::records();
+    let training = pol_core::training::Training::new(recipe.clone(), &records, 7, toy::INTERVAL);
+    let store = std::sync::Arc::new(pol_core::store::MemoryStore::new());
+    training
+        .run(&mut Toy::new(&recipe), store.clone(), |_, _| {
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    let mut forgery = Forgery::of(&store);
+    forgery.alter(2, "model/w", |entry| entry.bytes[0] ^= 1);
+    let forged = forgery.seal();
+    for name in ["paper", "calibrated"] {
+        let mut policy = Policy::shipped(name).unwrap();
+        policy.segments = SegmentRule::default();
+        policy.bounds = Bounds::default();
+        let report = Verifier::new(&records)
+            .policy(policy, seed("verifier"))
+            .verify(&forged, &mut Toy::new(&recipe), |_| {})
+            .unwrap();
+        assert_eq!(report.verdict, Verdict::Rejected, "{name}");
+    }
+    assert!(State::new(vec![]).is_ok());
+}
