@@ -29,9 +29,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Train a model and write a proof of it.
-    Train(TrainArgs),
+    Train(Box<TrainArgs>),
     /// Verify a proof by replaying its training.
-    Verify(VerifyArgs),
+    Verify(Box<VerifyArgs>),
     /// Make a key pair to prove under.
     Keygen(KeygenArgs),
     /// Sign a proof's commitment with the key that its training was begun with.

@@ -103,6 +103,63 @@ fn five_steps_between_two_folders_end_in_acceptance() {
     );
 }
 
+#[test]
+fn the_opening_of_a_cifar_run_is_hardly_larger_than_its_states_and_records() {
+    let Some(data) = std::env::var_os("POL_TEST_DATA").filter(|path| Path::new(path).is_dir())
+    else {
+        #[expect(clippy::print_stderr, reason = "a skipped test says so")]
+        {
+            eprintln!("skipped: POL_TEST_DATA names no folder with cifar-10-batches-bin");
+        }
+        return;
+    };
+    let data = ["--data-dir", data.to_str().unwrap()];
+    let (prover, run) = (Place::new(), Run::new());
+    let args = [
+        "train",
+        "--recipe",
+        "cifar10-resnet20",
+        "--numerics",
+        "exact",
+        "--batch-size",
+        "32",
+        "--steps",
+        "8",
+        "--interval",
+        "2",
+        "--test-records",
+        "32",
+        "--out",
+        run.path(),
+    ];
+    pol(&[&args[..], &data].concat()).expect(0);
+    let verified = exchange(&prover, run.path(), &data, &[]);
+    assert_eq!(
+        (&verified["verdict"], &verified["steps_replayed"]),
+        (&"accepted".into(), &4.into())
+    );
+    let opening = fs::metadata(prover.path("opening.mp")).unwrap().len();
+    // With exact numerics an opening holds the states at the start of segments; all are of one size,
+    // but for the first, which has no momentum.
+    let mut sizes: Vec<u64> = run.proof_files()[2..]
+        .iter()
+        .map(|f| fs::metadata(f).unwrap().len())
+        .collect();
+    sizes.sort_unstable();
+    let records = 4 * 32 * 3073;
+    let segments = verified["segments"].as_array().unwrap();
+    let drawn_first = segments.iter().any(|segment| segment["index"] == 0);
+    let states = if drawn_first {
+        sizes[0] + sizes[1]
+    } else {
+        2 * sizes[1]
+    };
+    assert!(
+        opening < (states + records) * 11 / 10,
+        "{opening} of {states} + {records}"
+    );
+}
+
 /// The recipe of `train_small`, as a file of the verifier's.
 fn recipe_of(place: &Place) -> String {
     let text = include_str!("../../../recipes/digits-lenet.toml");

@@ -24,6 +24,7 @@ pub use start::{StartReport, VerifiedPrior, final_state};
 use crate::audit::{Challenge, Opening, PublicCommitment};
 use crate::digest::{Digest, tagged};
 use crate::learner::{Learner, LearnerError};
+use crate::manifest::{Claim, Terms};
 use crate::model_file;
 use crate::policy::{Comparison, NumericsRule, Parts, Policy, StartRule};
 use crate::random::Seed;
@@ -223,7 +224,7 @@ impl<'a> Verifier<'a> {
             let commitment = Some(checked.commitment());
             return Ok(self.name(Report::inconclusive(commitment, why.to_owned())));
         };
-        let mut reasons = self.compare_with_expectations(&checked);
+        let mut reasons = self.compare_with_expectations(checked.claim());
         reasons.extend(self.compare_data(&checked, records));
         if !reasons.is_empty() {
             return Ok(self.name(Report::stopped(Some(checked.commitment()), reasons)));
@@ -254,6 +255,17 @@ impl<'a> Verifier<'a> {
         second: Option<&mut dyn Learner>,
         progress: impl FnMut(Progress),
     ) -> Result<Report, VerifyError> {
+        // First what costs nothing: terms that would cost much are refused by the policy.
+        let mut reasons = self.compare_with_expectations(&public.claim);
+        let drawn = challenge.segments(&public.claim).into_iter();
+        let lengths = drawn.map(|index| {
+            let (first, last) = public.claim.terms.segment_steps(index);
+            last - first
+        });
+        reasons.extend(self.too_costly(lengths.sum()));
+        if !reasons.is_empty() {
+            return Ok(self.name(Report::stopped(Some(public.digest()), reasons)));
+        }
         let part = |name: &str| learner.part(name);
         let opened = match check_opening(public, challenge, opening, &part)? {
             Ok(opened) => opened,
@@ -262,7 +274,7 @@ impl<'a> Verifier<'a> {
             }
         };
         let checked = &opened.checked;
-        let mut reasons = self.compare_with_expectations(checked);
+        let mut reasons = Vec::new();
         if let Some(own) = self.records {
             let (expected, found) = (own.len(), checked.claim().terms.data.records);
             if expected != found {
@@ -270,7 +282,6 @@ impl<'a> Verifier<'a> {
             }
             reasons.extend(first_foreign(&opened.records, own).map(Reason::OtherRecord));
         }
-        reasons.extend(self.compare_data_root(checked));
         if !reasons.is_empty() {
             return Ok(self.name(Report::stopped(Some(checked.commitment()), reasons)));
         }
@@ -292,11 +303,8 @@ impl<'a> Verifier<'a> {
         mut progress: impl FnMut(Progress),
     ) -> Result<Report, VerifyError> {
         let mut total = steps_to_replay(checked, &audit.segments);
-        let allowed = self.policy.segments.max_steps.unwrap_or(u64::MAX);
-        if total > allowed {
-            let steps = total;
-            let reasons = vec![Reason::Cost { steps, allowed }];
-            return Ok(self.name(Report::stopped(Some(checked.commitment()), reasons)));
+        if let Some(reason) = self.too_costly(total) {
+            return Ok(self.name(Report::stopped(Some(checked.commitment()), vec![reason])));
         }
         let preparation = Preparation {
             rule: self.policy.start,
@@ -347,20 +355,23 @@ impl<'a> Verifier<'a> {
         Ok(self.name(report))
     }
 
+    fn too_costly(&self, steps: u64) -> Option<Reason> {
+        let allowed = self.policy.segments.max_steps?;
+        (steps > allowed).then_some(Reason::Cost { steps, allowed })
+    }
+
     fn name(&self, mut report: Report) -> Report {
         report.policy.clone_from(&self.policy.name);
         report.policy_digest = Some(self.policy.digest());
         report
     }
 
-    fn compare_with_expectations(&self, checked: &IntegrityChecked<'_>) -> Vec<Reason> {
-        let terms = &checked.claim().terms;
+    fn compare_with_expectations(&self, claim: &Claim) -> Vec<Reason> {
+        let terms = &claim.terms;
         let mut reasons = Vec::new();
-        if let Some(expected) = self.commitment.filter(|e| *e != checked.commitment()) {
-            reasons.push(Reason::OtherCommitment {
-                expected,
-                found: checked.commitment(),
-            });
+        let found = claim.commitment();
+        if let Some(expected) = self.commitment.filter(|expected| *expected != found) {
+            reasons.push(Reason::OtherCommitment { expected, found });
         }
         let differences = self
             .recipe
@@ -370,19 +381,22 @@ impl<'a> Verifier<'a> {
         }
         if let Some(file) = self.model {
             match model_file::root_of_file(file) {
-                Ok(root) if root == checked.claim().model => {}
+                Ok(root) if root == claim.model => {}
                 Ok(_) => reasons.push(Reason::FinalModel(
                     "the model expected is not the one that was trained".to_owned(),
                 )),
                 Err(error) => reasons.push(Reason::FinalModel(error.to_string())),
             }
         }
-        reasons.extend(self.compare_with_policy(checked));
+        let found = terms.data.root;
+        if let Some(expected) = self.data_root.filter(|expected| *expected != found) {
+            reasons.push(Reason::OtherDataRoot { expected, found });
+        }
+        reasons.extend(self.compare_with_policy(terms));
         reasons
     }
 
-    fn compare_with_policy(&self, checked: &IntegrityChecked<'_>) -> Vec<Reason> {
-        let terms = &checked.claim().terms;
+    fn compare_with_policy(&self, terms: &Terms) -> Vec<Reason> {
         let mut reasons: Vec<Reason> = (self.policy.bounds.exceeded(terms).into_iter())
             .map(|exceeded| Reason::Bound {
                 bound: exceeded.bound,
@@ -392,8 +406,8 @@ impl<'a> Verifier<'a> {
             .collect();
         let numerics_fit = match self.policy.numerics {
             NumericsRule::Any => true,
-            NumericsRule::Exact => checked.is_exact(),
-            NumericsRule::Stock => !checked.is_exact(),
+            NumericsRule::Exact => terms.recipe.numerics.is_exact(),
+            NumericsRule::Stock => !terms.recipe.numerics.is_exact(),
         };
         if !numerics_fit {
             reasons.push(Reason::Bound {
@@ -446,18 +460,10 @@ impl<'a> Verifier<'a> {
         }
         let secret = self.secret.filter(|_| found.salted);
         let expected = DataCommitment::with_salts(records, secret);
-        let mut reasons = self.compare_data_root(checked);
-        if expected != found {
-            reasons.push(Reason::OtherData { expected, found });
+        match expected == found {
+            true => vec![],
+            false => vec![Reason::OtherData { expected, found }],
         }
-        reasons
-    }
-
-    fn compare_data_root(&self, checked: &IntegrityChecked<'_>) -> Vec<Reason> {
-        let found = checked.claim().terms.data.root;
-        let expected = self.data_root.filter(|expected| *expected != found);
-        let reason = expected.map(|expected| Reason::OtherDataRoot { expected, found });
-        reason.into_iter().collect()
     }
 }
 

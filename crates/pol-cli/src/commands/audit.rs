@@ -34,11 +34,11 @@ pub(crate) fn challenge(args: &ChallengeArgs) -> Result<Exit, CliError> {
     let public = public_commitment(&args.commitment)?;
     let segments = public.claim.terms.segments();
     let draw = match args.sample {
-        None => Draw::All,
+        None if segments <= audit::MAX_DRAWN => Draw::All,
         Some(q) if (1..=audit::MAX_DRAWN).contains(&q) => Draw::Sample(q),
-        Some(_) => {
+        _ => {
             return Err(CliError::Usage(format!(
-                "--sample is from 1 to {}",
+                "a challenge is of 1 to {} segments; the training has {segments}",
                 audit::MAX_DRAWN
             )));
         }

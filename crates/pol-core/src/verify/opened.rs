@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::audit::{Challenge, Disclosed, OpenedRecord, OpenedRecords, Opening, PublicCommitment};
+use crate::audit::{
+    Challenge, Disclosed, Draw, MAX_DRAWN, OpenedRecord, OpenedRecords, Opening, PublicCommitment,
+};
 use crate::digest::Digest;
 use crate::manifest::{Checkpoint, Claim};
 use crate::merkle::Tree;
@@ -54,6 +56,10 @@ fn check(
     }
     if opening.challenge != challenge.digest() {
         return Err(Reason::Challenge("the opening answers another one".to_owned()).into());
+    }
+    if challenge.draw == Draw::All && claim.terms.segments() > MAX_DRAWN {
+        let problem = format!("a training of more than {MAX_DRAWN} segments is opened in parts");
+        return Err(Reason::Challenge(problem).into());
     }
     let disclosed = Disclosed::of(claim, challenge);
     let mut known = Known::default();
