@@ -1,6 +1,7 @@
 //! The format, held to vectors that were made from SPEC.md by another program
 //! (`tests/vectors/make.py`).
 
+use pol_core::audit::{Challenge, PublicCommitment};
 use pol_core::codec;
 use pol_core::digest::{Digest, tagged};
 use pol_core::identity::ProverKey;
@@ -226,5 +227,26 @@ fn faulty_manifests_are_rejected() {
         assert_ne!(data, bytes(&vector["manifest"]), "{name} is not faulty");
         let reason = claim(&data).unwrap_err().to_string();
         assert!(reason.contains("manifest.mp"), "{name}: {reason}");
+    }
+}
+
+#[test]
+fn commitments_and_challenges() {
+    let vector = load("audit.json");
+    let public = PublicCommitment::decode(&bytes(&vector["commitment_file"])).unwrap();
+    assert_eq!(public.digest(), digest(&vector["commitment"]));
+    assert_eq!(public.encode(), bytes(&vector["commitment_file"]));
+    let key = public.claim.terms.key.unwrap();
+    assert_eq!(key.id(), digest(&vector["key_id"]));
+    for vector in list(&vector["challenges"]) {
+        let challenge = Challenge::decode(&bytes(&vector["challenge"])).unwrap();
+        assert_eq!(challenge.commitment, public.digest());
+        assert_eq!(challenge.encode(), bytes(&vector["challenge"]));
+        assert_eq!(challenge.digest(), digest(&vector["digest"]));
+        assert_eq!(*challenge.seed().digest(), digest(&vector["seed"]));
+        let segments: Vec<u64> = (list(&vector["segments"]).iter())
+            .map(|segment| segment.as_u64().unwrap())
+            .collect();
+        assert_eq!(challenge.segments(&public.claim), segments);
     }
 }

@@ -243,6 +243,31 @@ claim = {"terms": terms, "checkpoints": 3,
 manifest = pack({"claim": claim, "checkpoints": checkpoints})
 
 
+commitment = tagged("pol.v1.commitment", pack(claim))
+
+
+def challenge(draw, randomness):
+    packed = pack({"format": "pol-challenge/v1", "commitment": commitment, "draw": draw,
+                   "randomness": randomness})
+    if randomness == "offline":
+        audit_seed = tagged("pol.v1.audit.offline", commitment, pack(draw))
+    else:
+        audit_seed = randomness["fresh"]
+    drawn = 2 if draw == "all" else draw["sample"]
+    return {"challenge": packed.hex(), "digest": tagged("pol.v1.challenge", packed).hex(),
+            "seed": audit_seed.hex(), "segments": stream(audit_seed, "audit").sample(2, drawn)}
+
+
+fresh_seed = tagged("the verifier's randomness")
+challenges = [challenge(draw, randomness) for draw in ("all", {"sample": 1}, {"sample": 2})
+              for randomness in ({"fresh": fresh_seed}, "offline")]
+write("audit.json", {
+    "commitment_file": pack({"format": "pol-commitment/v1", "claim": claim, "attestations": [
+        {"name": "commitment.tsr", "content": b"a token"}]}).hex(),
+    "commitment": commitment.hex(), "key_id": tagged("pol.v1.key", key).hex(),
+    "challenges": challenges})
+
+
 def faulty(name, why, data):
     return {"name": name, "why": why, "manifest": data.hex()}
 
@@ -261,7 +286,7 @@ write("manifest.json", {
     "prior": pack({"prior": {"commitment": data_root}}).hex(),
     "journal_head": journal_head.hex(), "recipe": pack(recipe).hex(),
     "recipe_digest": recipe_digest.hex(), "seed": training_seed.hex(),
-    "manifest": manifest.hex(), "commitment": tagged("pol.v1.commitment", pack(claim)).hex(),
+    "manifest": manifest.hex(), "commitment": commitment.hex(),
     "rejected": [
         faulty("empty", "no bytes", b""),
         faulty("cut", "the last byte is missing", manifest[:-1]),

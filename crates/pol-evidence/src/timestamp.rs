@@ -400,3 +400,50 @@ fn algorithms(
         (other, _) => Err(TimestampError::Algorithm(other.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pol_core::digest::tagged;
+
+    #[test]
+    fn requests_have_nonces_that_are_positive_and_short() {
+        let digest = tagged("x", &[]);
+        for nonce in [0, 1, 2, 0xff, 0x100, 0x1ff, u64::MAX >> 1, u64::MAX] {
+            let read = TimeStampReq::from_der(&request(&digest, nonce)).unwrap();
+            let value = read.nonce.unwrap();
+            assert!(value.as_bytes()[0] < 0x80, "{nonce}");
+            assert_eq!(
+                read.message_imprint.hashed_message.as_bytes(),
+                imprint(&digest)
+            );
+            assert!(read.cert_req);
+        }
+    }
+
+    /// Whatever comes from a proof's folder: an error, never a panic.
+    #[test]
+    fn nonsense_is_no_token() {
+        let digest = tagged("x", &[]);
+        let roots = Roots::default();
+        let mut state = 1u64;
+        let mut random = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 56) as u8
+        };
+        for length in 0..600 {
+            let noise: Vec<u8> = (0..length).map(|_| random()).collect();
+            assert!(verify(&noise, &digest, &roots).is_err());
+            // The beginning of a response, then noise.
+            let begun = [
+                &[0x30, 0x82, 0x02, 0x00, 0x30, 0x03, 0x02, 0x01, 0x00, 0x30],
+                &noise[..],
+            ];
+            assert!(verify(&begun.concat(), &digest, &roots).is_err());
+        }
+        assert!(check_digest(&request(&digest, 7), &digest).is_err());
+        assert!(Roots::parse("no certificate").is_err());
+    }
+}
