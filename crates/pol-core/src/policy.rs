@@ -223,6 +223,21 @@ pub enum PolicyError {
 }
 
 impl Policy {
+    /// Bit for bit, and nothing else demanded: what a [`Verifier`](crate::verify::Verifier) begins
+    /// with.
+    pub fn bits() -> Self {
+        Self {
+            name: "bits".to_owned(),
+            warning: None,
+            numerics: NumericsRule::Any,
+            bounds: Bounds::default(),
+            evidence: EvidenceRule::default(),
+            start: StartRule::Derived { max_depth: 8 },
+            segments: SegmentRule::default(),
+            comparison: Comparison::Bits,
+        }
+    }
+
     /// The shipped policy of this name.
     pub fn shipped(name: &str) -> Option<Self> {
         let (_, text) = SHIPPED.iter().find(|(shipped, _)| *shipped == name)?;

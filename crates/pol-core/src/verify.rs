@@ -5,6 +5,7 @@
 //! compared with them; nothing in it weakens a check.
 
 mod distance;
+mod expectations;
 mod integrity;
 mod noise;
 mod opened;
@@ -12,6 +13,7 @@ mod replay;
 mod report;
 mod select;
 mod start;
+mod stop;
 
 pub use distance::{Distances, Tolerance};
 pub use integrity::{Integrity, IntegrityChecked, Segment, check_integrity, read_claim};
@@ -23,13 +25,11 @@ pub use start::{StartReport, VerifiedPrior, final_state};
 
 use crate::audit::{Challenge, Opening, PublicCommitment};
 use crate::digest::{Digest, tagged};
-use crate::learner::{Learner, LearnerError};
-use crate::manifest::{Claim, Terms};
-use crate::model_file;
-use crate::policy::{Comparison, NumericsRule, Parts, Policy, StartRule};
+use crate::learner::Learner;
+use crate::policy::{Comparison, Parts, Policy};
 use crate::random::Seed;
 use crate::recipe::Recipe;
-use crate::records::{DataCommitment, Records, SaltSecret};
+use crate::records::{Records, SaltSecret};
 use crate::store::{Store, StoreError};
 
 use opened::{check_opening, first_foreign};
@@ -355,132 +355,10 @@ impl<'a> Verifier<'a> {
         Ok(self.name(report))
     }
 
-    fn too_costly(&self, steps: u64) -> Option<Reason> {
-        let allowed = self.policy.segments.max_steps?;
-        (steps > allowed).then_some(Reason::Cost { steps, allowed })
-    }
-
     fn name(&self, mut report: Report) -> Report {
         report.policy.clone_from(&self.policy.name);
         report.policy_digest = Some(self.policy.digest());
         report
-    }
-
-    fn compare_with_expectations(&self, claim: &Claim) -> Vec<Reason> {
-        let terms = &claim.terms;
-        let mut reasons = Vec::new();
-        let found = claim.commitment();
-        if let Some(expected) = self.commitment.filter(|expected| *expected != found) {
-            reasons.push(Reason::OtherCommitment { expected, found });
-        }
-        let differences = self
-            .recipe
-            .map(|expected| expected.differences(&terms.recipe));
-        if let Some(differences) = differences.filter(|d| !d.is_empty()) {
-            reasons.push(Reason::OtherRecipe { differences });
-        }
-        if let Some(file) = self.model {
-            match model_file::root_of_file(file) {
-                Ok(root) if root == claim.model => {}
-                Ok(_) => reasons.push(Reason::FinalModel(
-                    "the model expected is not the one that was trained".to_owned(),
-                )),
-                Err(error) => reasons.push(Reason::FinalModel(error.to_string())),
-            }
-        }
-        let found = terms.data.root;
-        if let Some(expected) = self.data_root.filter(|expected| *expected != found) {
-            reasons.push(Reason::OtherDataRoot { expected, found });
-        }
-        reasons.extend(self.compare_with_policy(terms));
-        reasons
-    }
-
-    fn compare_with_policy(&self, terms: &Terms) -> Vec<Reason> {
-        let mut reasons: Vec<Reason> = (self.policy.bounds.exceeded(terms).into_iter())
-            .map(|exceeded| Reason::Bound {
-                bound: exceeded.bound,
-                allowed: exceeded.allowed,
-                found: exceeded.found,
-            })
-            .collect();
-        let numerics_fit = match self.policy.numerics {
-            NumericsRule::Any => true,
-            NumericsRule::Exact => terms.recipe.numerics.is_exact(),
-            NumericsRule::Stock => !terms.recipe.numerics.is_exact(),
-        };
-        if !numerics_fit {
-            reasons.push(Reason::Bound {
-                bound: "numerics",
-                allowed: match self.policy.numerics {
-                    NumericsRule::Exact => "exact".to_owned(),
-                    _ => "stock".to_owned(),
-                },
-                found: terms.recipe.numerics.to_string(),
-            });
-        }
-        let problems = self.evidence.problems.iter().cloned();
-        reasons.extend(problems.map(Reason::Attestation));
-        let demanded = self.policy.evidence;
-        let has_data = self.records.is_some() || self.data_root.is_some();
-        for (missing, what) in [
-            (
-                demanded.signature && !self.evidence.signed,
-                "a signature by a trusted key",
-            ),
-            (
-                demanded.timestamp && !self.evidence.timestamped,
-                "a trusted timestamp",
-            ),
-            (
-                demanded.data && !has_data,
-                "the verifier's own data, or its root",
-            ),
-            (
-                demanded.recipe && self.recipe.is_none(),
-                "the verifier's own recipe",
-            ),
-        ] {
-            if missing {
-                reasons.push(Reason::Evidence(what.to_owned()));
-            }
-        }
-        reasons
-    }
-
-    /// The verifier's own copy of the data against the committed root.
-    fn compare_data(&self, checked: &IntegrityChecked<'_>, records: &dyn Records) -> Vec<Reason> {
-        let found = checked.claim().terms.data;
-        if found.salted && self.secret.is_none() {
-            return vec![Reason::NotChecked(
-                "the data is private: its root can be compared only with the prover's secret; \
-                 ask for an opening"
-                    .to_owned(),
-            )];
-        }
-        let secret = self.secret.filter(|_| found.salted);
-        let expected = DataCommitment::with_salts(records, secret);
-        match expected == found {
-            true => vec![],
-            false => vec![Reason::OtherData { expected, found }],
-        }
-    }
-}
-
-impl Policy {
-    /// Bit for bit, and nothing else demanded: what [`Verifier::new`] begins with. A start that was
-    /// derived, and batches of whatever kind.
-    pub fn bits() -> Self {
-        Self {
-            name: "bits".to_owned(),
-            warning: None,
-            numerics: NumericsRule::Any,
-            bounds: Default::default(),
-            evidence: Default::default(),
-            start: StartRule::Derived { max_depth: 8 },
-            segments: Default::default(),
-            comparison: Comparison::Bits,
-        }
     }
 }
 
@@ -508,47 +386,4 @@ fn steps_to_replay(checked: &IntegrityChecked<'_>, selected: &[u64]) -> u64 {
         checked.segment(index).last - checked.segment(from).first
     });
     steps.sum()
-}
-
-/// Why replaying stopped.
-enum Stop {
-    /// The proof is at fault.
-    Reject(Reason),
-    /// The check could not be made.
-    Inconclusive(String),
-    /// The proof could not be read.
-    Unreadable(VerifyError),
-}
-
-impl Stop {
-    fn into_report(self, checked: &IntegrityChecked<'_>) -> Result<Report, VerifyError> {
-        let commitment = Some(checked.commitment());
-        match self {
-            Self::Reject(reason) => Ok(Report::stopped(commitment, vec![reason])),
-            Self::Inconclusive(why) => Ok(Report::inconclusive(commitment, why)),
-            Self::Unreadable(error) => Err(error),
-        }
-    }
-
-    fn add_to(self, report: &mut Report) -> Result<(), VerifyError> {
-        match self {
-            Self::Reject(reason) => report.reject(reason),
-            Self::Inconclusive(why) => report.could_not_check(why),
-            Self::Unreadable(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    /// Sorts a learner's error by who is to blame, at `place` in the proof.
-    fn from_learner(place: &str, error: LearnerError) -> Self {
-        match error {
-            LearnerError::Unfit(problem) => Self::Reject(Reason::UnfitState {
-                place: place.to_owned(),
-                problem,
-            }),
-            LearnerError::Unsupported(why) | LearnerError::Device(why) => {
-                Self::Inconclusive(format!("{place}: {why}"))
-            }
-        }
-    }
 }

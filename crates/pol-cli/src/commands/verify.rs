@@ -1,44 +1,41 @@
 //! `pol verify`.
 
+mod audit;
 mod chain;
 mod print;
+mod subject;
 
+pub(super) use audit::Audit;
 pub(super) use print::Verified;
 
 use std::path::Path;
 use std::time::Instant;
 
-use pol_core::adapter::Backend;
-use pol_core::audit::{Challenge, Draw, Opening as Disclosure, PublicCommitment};
-use pol_core::digest::Digest;
-use pol_core::learner::Learner;
-use pol_core::manifest::{Claim, MAX_MANIFEST_BYTES, Manifest, Start};
+use pol_core::audit::{Challenge, Draw, PublicCommitment, Randomness};
+use pol_core::manifest::{Claim, MAX_MANIFEST_BYTES, Start};
 use pol_core::object::MAX_STATE_BYTES;
 use pol_core::policy::Policy;
 use pol_core::random::Seed;
-use pol_core::recipe::{Numerics, Recipe};
-use pol_core::records::{Records, SaltSecret};
-use pol_core::state::Part;
-use pol_core::store::{FolderStore, Item, Store};
-use pol_core::verify::{
-    Evidence, Integrity, Progress, Reason, Report, Selection, Tolerance, VerifiedPrior, Verifier,
-    check_integrity, read_claim,
-};
+use pol_core::recipe::Numerics;
+use pol_core::records::Records;
+use pol_core::store::{Item, Store};
+use pol_core::verify::{Evidence, Report, Selection};
+use pol_evidence::key::PrivateKey;
 use pol_evidence::training::SignedFiles;
 use pol_evidence::verdict;
 use pol_models::dataset::default_folder;
 use pol_models::recipe_file::RecipeFile;
-use pol_models::{RecipeMismatch, dataset_of, image_learner};
+use pol_models::{RecipeMismatch, dataset_of};
 
-use crate::args::{CommitmentArg, VerifyArgs};
-use crate::backend::{self, Opened, Opening};
-use crate::error::{CliError, Exit, at, printable};
+use crate::args::{KeyArgs, VerifyArgs};
+use crate::backend::{self, Opening};
+use crate::error::{CliError, Exit, at};
 use crate::output;
 
 use super::attestations::{self, Shown, Trust};
-use super::{
-    commitment, existing_store, fresh_seed, keys, policy, public_commitment, recipe_file, timestamp,
-};
+use super::{commitment, fresh_seed, keys, policy, recipe_file, timestamp};
+use audit::Machine;
+use subject::{Subject, not_replayable};
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
     check_usage(args)?;
@@ -47,7 +44,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
     let policy = effective_policy(args)?;
     let verdict_key = match &args.verdict_key {
         None => None,
-        Some(file) => keys::private_key(&crate::args::KeyArgs {
+        Some(file) => keys::private_key(&KeyArgs {
             key: Some(file.clone()),
             passphrase_file: None,
         })?,
@@ -126,67 +123,6 @@ fn effective_policy(args: &VerifyArgs) -> Result<Policy, CliError> {
         )));
     }
     Ok(policy)
-}
-
-/// What is computed on.
-struct Machine<'a> {
-    backend: Backend,
-    opened: &'a Opened,
-    second: Option<&'a Opened>,
-}
-
-/// What is to be judged.
-enum Subject {
-    Folder {
-        store: FolderStore,
-        manifest: Result<Box<Manifest>, Reason>,
-    },
-    Opening(Box<OpenedSubject>),
-}
-
-struct OpenedSubject {
-    public: PublicCommitment,
-    challenge: Challenge,
-    opening: Disclosure,
-}
-
-impl Subject {
-    fn of_folder(run: &Path) -> Result<Self, CliError> {
-        let store = existing_store(run)?;
-        let manifest = read_claim(&store)?.map(Box::new);
-        Ok(Self::Folder { store, manifest })
-    }
-
-    fn of_opening(args: &VerifyArgs) -> Result<Self, CliError> {
-        let (Some(opening), Some(challenge), Some(CommitmentArg::File(public))) =
-            (&args.opening, &args.challenge, &args.commitment)
-        else {
-            return Err(CliError::Usage(
-                "--opening needs --challenge and --commitment with the files of the exchange"
-                    .to_owned(),
-            ));
-        };
-        let malformed = |file: &Path, error: &dyn std::fmt::Display| {
-            CliError::Malformed(format!("{}: {error}", file.display()))
-        };
-        let public = public_commitment(public)?;
-        let bytes = std::fs::read(challenge).map_err(at(challenge))?;
-        let challenge = Challenge::decode(&bytes).map_err(|error| malformed(challenge, &error))?;
-        let bytes = std::fs::read(opening).map_err(at(opening))?;
-        let opening = Disclosure::decode(&bytes).map_err(|error| malformed(opening, &error))?;
-        Ok(Self::Opening(Box::new(OpenedSubject {
-            public,
-            challenge,
-            opening,
-        })))
-    }
-
-    fn claim(&self) -> Option<&Claim> {
-        match self {
-            Self::Folder { manifest, .. } => manifest.as_ref().ok().map(|found| &found.claim),
-            Self::Opening(opened) => Some(&opened.public.claim),
-        }
-    }
 }
 
 /// Judges a proof; `file` is the verifier's own recipe, if there is one.
@@ -307,9 +243,7 @@ fn judge(
             verified.chain = prior.iter().map(|link| link.prior.commitment()).collect();
             verified.warning = audit.policy.warning.clone();
             verified.offline_challenge = match &subject {
-                Subject::Opening(opened) => {
-                    opened.challenge.randomness == pol_core::audit::Randomness::Offline
-                }
+                Subject::Opening(opened) => opened.challenge.randomness == Randomness::Offline,
                 Subject::Folder { .. } => args.offline_challenge,
             };
             Ok(verified)
@@ -383,29 +317,7 @@ fn selection(args: &VerifyArgs, claim: &Claim, randomness: Seed) -> Option<Selec
     Some(selection)
 }
 
-/// A proof of a recipe that this program lacks: its integrity can still be broken.
-fn not_replayable(subject: &Subject, error: &dyn std::fmt::Display) -> Result<Report, CliError> {
-    let why = format!(
-        "this program cannot replay the recipe: {}",
-        printable(error)
-    );
-    let Subject::Folder { store, .. } = subject else {
-        let commitment = subject.claim().map(Claim::commitment);
-        return Ok(Report::inconclusive(commitment, why));
-    };
-    Ok(
-        match check_integrity(store, &Part::by_prefix, &mut |_| {})? {
-            Integrity::Broken { commitment, reason } => Report::rejected(commitment, vec![reason]),
-            Integrity::Holds(checked) => Report::inconclusive(Some(checked.commitment()), why),
-        },
-    )
-}
-
-fn write_verdict(
-    file: &Path,
-    judged: &Verified,
-    key: &pol_evidence::key::PrivateKey,
-) -> Result<(), CliError> {
+fn write_verdict(file: &Path, judged: &Verified, key: &PrivateKey) -> Result<(), CliError> {
     let commitment = judged.commitment().ok_or_else(|| {
         CliError::Environment("there is no commitment that a verdict could be about".to_owned())
     })?;
@@ -416,164 +328,4 @@ fn write_verdict(
         file.display()
     ));
     Ok(())
-}
-
-/// A verification with everything settled but the proof.
-pub(super) struct Audit<'a> {
-    pub(super) recipe: Option<&'a Recipe>,
-    pub(super) commitment: Option<Digest>,
-    pub(super) data_root: Option<Digest>,
-    pub(super) model: Option<&'a [u8]>,
-    pub(super) secret: Option<&'a SaltSecret>,
-    pub(super) policy: Policy,
-    pub(super) evidence: Evidence,
-    pub(super) selection: Option<Selection>,
-    pub(super) randomness: Seed,
-    pub(super) tolerance: Option<Tolerance>,
-    pub(super) reference_distance: Option<f64>,
-    pub(super) prior: Option<&'a VerifiedPrior>,
-}
-
-impl<'a> Audit<'a> {
-    /// Everything replayed, not a bit of difference allowed.
-    pub(super) fn bits() -> Self {
-        Self {
-            recipe: None,
-            commitment: None,
-            data_root: None,
-            model: None,
-            secret: None,
-            policy: Policy::bits(),
-            evidence: Evidence::default(),
-            selection: None,
-            randomness: Seed::from_digest(pol_core::digest::tagged("pol.v1.audit.unset", &[])),
-            tolerance: None,
-            reference_distance: None,
-            prior: None,
-        }
-    }
-
-    /// On the device that trained, every bit.
-    pub(super) fn run(
-        &self,
-        recipe: &Recipe,
-        records: &dyn Records,
-        backend: Backend,
-        opened: &Opened,
-        store: &dyn Store,
-    ) -> Result<Verified, CliError> {
-        let machine = Machine {
-            backend,
-            opened,
-            second: None,
-        };
-        let started = Instant::now();
-        let mut verified = self.folder(recipe, records, &machine, store)?;
-        verified.verify_seconds = started.elapsed().as_secs_f64();
-        Ok(verified)
-    }
-
-    fn folder(
-        &self,
-        recipe: &Recipe,
-        records: &dyn Records,
-        machine: &Machine<'_>,
-        store: &dyn Store,
-    ) -> Result<Verified, CliError> {
-        let verifier = self.verifier(Some(records));
-        self.on(recipe, machine, |learner, second, progress| {
-            verifier.verify_on(store, learner, second, progress)
-        })
-    }
-
-    fn opening(
-        &self,
-        recipe: &Recipe,
-        records: Option<&dyn Records>,
-        machine: &Machine<'_>,
-        opened: &OpenedSubject,
-    ) -> Result<Verified, CliError> {
-        let verifier = self.verifier(records);
-        let OpenedSubject {
-            public,
-            challenge,
-            opening,
-        } = opened;
-        self.on(recipe, machine, |learner, second, progress| {
-            let opening = opening.clone();
-            verifier.verify_opening(public, challenge, opening, learner, second, progress)
-        })
-    }
-
-    fn on(
-        &self,
-        recipe: &Recipe,
-        machine: &Machine<'_>,
-        verify: impl FnOnce(
-            &mut dyn Learner,
-            Option<&mut dyn Learner>,
-            &mut dyn FnMut(Progress),
-        ) -> Result<Report, pol_core::verify::VerifyError>,
-    ) -> Result<Verified, CliError> {
-        let mut learner = image_learner(recipe, &machine.opened.device)?;
-        let mut second = (machine.second)
-            .map(|second| image_learner(recipe, &second.device))
-            .transpose()?;
-        let bar = output::progress(0, "{msg} {bar:30} {pos}/{len}, {eta} left");
-        let report = verify(
-            learner.as_mut(),
-            second
-                .as_mut()
-                .map(|second| second.as_mut() as &mut dyn Learner),
-            &mut |progress| {
-                let (what, done, total) = match progress {
-                    Progress::Integrity(done, total) => ("hashing", done, total),
-                    Progress::Replay(done, total) => ("replaying", done, total),
-                };
-                bar.set_length(total);
-                bar.set_message(what);
-                bar.set_position(done);
-            },
-        );
-        bar.finish_and_clear();
-        Ok(Verified::new(report?, machine.backend, machine.opened))
-    }
-
-    fn verifier<'v>(&'v self, records: Option<&'v dyn Records>) -> Verifier<'v> {
-        let mut verifier = match records {
-            Some(records) => Verifier::new(records),
-            None => Verifier::without_data(),
-        };
-        verifier = verifier
-            .policy(self.policy.clone(), self.randomness)
-            .evidence(self.evidence.clone());
-        if let Some(tolerance) = self.tolerance {
-            verifier = verifier.tolerance(tolerance);
-        }
-        if let Some(selection) = self.selection {
-            verifier = verifier.select(selection);
-        }
-        if let Some(secret) = self.secret {
-            verifier = verifier.with_secret(secret);
-        }
-        if let Some(root) = self.data_root {
-            verifier = verifier.expect_data_root(root);
-        }
-        if let Some(model) = self.model {
-            verifier = verifier.expect_model(model);
-        }
-        if let Some(recipe) = self.recipe {
-            verifier = verifier.expect_recipe(recipe);
-        }
-        if let Some(commitment) = self.commitment {
-            verifier = verifier.expect_commitment(commitment);
-        }
-        if let Some(prior) = self.prior {
-            verifier = verifier.with_prior(prior);
-        }
-        if let Some(distance) = self.reference_distance {
-            verifier = verifier.reference_distance(distance);
-        }
-        verifier
-    }
 }

@@ -1,6 +1,7 @@
 //! Running the program.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
@@ -78,13 +79,44 @@ impl Run {
     #[allow(dead_code, reason = "each test file uses what it needs")]
     pub(crate) fn proof_files(&self) -> Vec<PathBuf> {
         let mut files = vec![self.file("manifest.mp"), self.file("model.safetensors")];
-        for prefix in std::fs::read_dir(self.file("objects")).unwrap() {
-            for object in std::fs::read_dir(prefix.unwrap().path()).unwrap() {
+        for prefix in fs::read_dir(self.file("objects")).unwrap() {
+            for object in fs::read_dir(prefix.unwrap().path()).unwrap() {
                 files.push(object.unwrap().path());
             }
         }
         files
     }
+}
+
+/// A folder of somebody's own.
+#[allow(dead_code, reason = "each test file uses what it needs")]
+pub(crate) struct Place(TempDir);
+
+#[allow(dead_code, reason = "each test file uses what it needs")]
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn key(&self, name: &str) -> String {
+        let key = self.path(name);
+        pol(&["keygen", &key]).expect(0);
+        key
+    }
+}
+
+/// Hands a file on.
+#[allow(dead_code, reason = "each test file uses what it needs")]
+pub(crate) fn copy(from: &str, to: &str) {
+    fs::copy(from, to).unwrap();
 }
 
 /// Twelve steps of LeNet-5 on the digits with a checkpoint every four; the JSON result.

@@ -12,12 +12,12 @@ use crate::records::Records;
 use crate::schedule::{BatchPlan, BatchSource, Schedule};
 use crate::state::{EntryHeader, Part, State};
 
-use super::Stop;
 use super::distance::Distances;
 use super::integrity::{Fault, IntegrityChecked, Segment};
 use super::noise::{Noise, Perturbation};
 use super::report::{PartReport, Reason, SegmentReport};
 use super::start::{StartReport, VerifiedPrior, check_start};
+use super::stop::Stop;
 
 /// Replays the segments of one proof on one learner.
 pub(super) struct Replayer<'a, L: ?Sized> {

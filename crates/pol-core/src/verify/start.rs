@@ -12,10 +12,10 @@ use crate::policy::StartRule;
 use crate::state::State;
 use crate::store::{Item, Store};
 
-use super::Stop;
 use super::integrity::{IntegrityChecked, read_claim};
 use super::replay::first_difference;
 use super::report::{Reason, Report, Verdict};
+use super::stop::Stop;
 
 /// A prior proof that this verifier accepted, with its final state.
 #[derive(Debug, Clone)]

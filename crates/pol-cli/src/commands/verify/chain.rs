@@ -12,7 +12,7 @@ use crate::args::MachineArgs;
 use crate::commands::existing_store;
 use crate::error::CliError;
 
-use super::{Audit, Machine};
+use super::audit::{Audit, Machine};
 
 /// A prior proof that was verified.
 pub(super) struct Link {

@@ -1,0 +1,190 @@
+//! A verification with everything settled but the proof.
+
+use std::time::Instant;
+
+use pol_core::adapter::Backend;
+use pol_core::digest::{Digest, tagged};
+use pol_core::learner::Learner;
+use pol_core::policy::Policy;
+use pol_core::random::Seed;
+use pol_core::recipe::Recipe;
+use pol_core::records::{Records, SaltSecret};
+use pol_core::store::Store;
+use pol_core::verify::{
+    Evidence, Progress, Report, Selection, Tolerance, VerifiedPrior, Verifier, VerifyError,
+};
+use pol_models::image_learner;
+
+use crate::backend::Opened;
+use crate::error::CliError;
+use crate::output;
+
+use super::print::Verified;
+use super::subject::OpenedSubject;
+
+/// What is computed on.
+pub(super) struct Machine<'a> {
+    pub(super) backend: Backend,
+    pub(super) opened: &'a Opened,
+    pub(super) second: Option<&'a Opened>,
+}
+
+/// A verification with everything settled but the proof.
+pub(crate) struct Audit<'a> {
+    pub(crate) recipe: Option<&'a Recipe>,
+    pub(crate) commitment: Option<Digest>,
+    pub(crate) data_root: Option<Digest>,
+    pub(crate) model: Option<&'a [u8]>,
+    pub(crate) secret: Option<&'a SaltSecret>,
+    pub(crate) policy: Policy,
+    pub(crate) evidence: Evidence,
+    pub(crate) selection: Option<Selection>,
+    pub(crate) randomness: Seed,
+    pub(crate) tolerance: Option<Tolerance>,
+    pub(crate) reference_distance: Option<f64>,
+    pub(crate) prior: Option<&'a VerifiedPrior>,
+}
+
+impl<'a> Audit<'a> {
+    /// Everything replayed, not a bit of difference allowed.
+    pub(crate) fn bits() -> Self {
+        Self {
+            recipe: None,
+            commitment: None,
+            data_root: None,
+            model: None,
+            secret: None,
+            policy: Policy::bits(),
+            evidence: Evidence::default(),
+            selection: None,
+            randomness: Seed::from_digest(tagged("pol.v1.audit.unset", &[])),
+            tolerance: None,
+            reference_distance: None,
+            prior: None,
+        }
+    }
+
+    /// On the device that trained, every bit.
+    pub(crate) fn run(
+        &self,
+        recipe: &Recipe,
+        records: &dyn Records,
+        backend: Backend,
+        opened: &Opened,
+        store: &dyn Store,
+    ) -> Result<Verified, CliError> {
+        let machine = Machine {
+            backend,
+            opened,
+            second: None,
+        };
+        let started = Instant::now();
+        let mut verified = self.folder(recipe, records, &machine, store)?;
+        verified.verify_seconds = started.elapsed().as_secs_f64();
+        Ok(verified)
+    }
+
+    pub(super) fn folder(
+        &self,
+        recipe: &Recipe,
+        records: &dyn Records,
+        machine: &Machine<'_>,
+        store: &dyn Store,
+    ) -> Result<Verified, CliError> {
+        let verifier = self.verifier(Some(records));
+        self.on(recipe, machine, |learner, second, progress| {
+            verifier.verify_on(store, learner, second, progress)
+        })
+    }
+
+    pub(super) fn opening(
+        &self,
+        recipe: &Recipe,
+        records: Option<&dyn Records>,
+        machine: &Machine<'_>,
+        opened: &OpenedSubject,
+    ) -> Result<Verified, CliError> {
+        let verifier = self.verifier(records);
+        let OpenedSubject {
+            public,
+            challenge,
+            opening,
+        } = opened;
+        self.on(recipe, machine, |learner, second, progress| {
+            let opening = opening.clone();
+            verifier.verify_opening(public, challenge, opening, learner, second, progress)
+        })
+    }
+
+    fn on(
+        &self,
+        recipe: &Recipe,
+        machine: &Machine<'_>,
+        verify: impl FnOnce(
+            &mut dyn Learner,
+            Option<&mut dyn Learner>,
+            &mut dyn FnMut(Progress),
+        ) -> Result<Report, VerifyError>,
+    ) -> Result<Verified, CliError> {
+        let mut learner = image_learner(recipe, &machine.opened.device)?;
+        let mut second = (machine.second)
+            .map(|second| image_learner(recipe, &second.device))
+            .transpose()?;
+        let bar = output::progress(0, "{msg} {bar:30} {pos}/{len}, {eta} left");
+        let report = verify(
+            learner.as_mut(),
+            second
+                .as_mut()
+                .map(|second| second.as_mut() as &mut dyn Learner),
+            &mut |progress| {
+                let (what, done, total) = match progress {
+                    Progress::Integrity(done, total) => ("hashing", done, total),
+                    Progress::Replay(done, total) => ("replaying", done, total),
+                };
+                bar.set_length(total);
+                bar.set_message(what);
+                bar.set_position(done);
+            },
+        );
+        bar.finish_and_clear();
+        Ok(Verified::new(report?, machine.backend, machine.opened))
+    }
+
+    fn verifier<'v>(&'v self, records: Option<&'v dyn Records>) -> Verifier<'v> {
+        let mut verifier = match records {
+            Some(records) => Verifier::new(records),
+            None => Verifier::without_data(),
+        };
+        verifier = verifier
+            .policy(self.policy.clone(), self.randomness)
+            .evidence(self.evidence.clone());
+        if let Some(tolerance) = self.tolerance {
+            verifier = verifier.tolerance(tolerance);
+        }
+        if let Some(selection) = self.selection {
+            verifier = verifier.select(selection);
+        }
+        if let Some(secret) = self.secret {
+            verifier = verifier.with_secret(secret);
+        }
+        if let Some(root) = self.data_root {
+            verifier = verifier.expect_data_root(root);
+        }
+        if let Some(model) = self.model {
+            verifier = verifier.expect_model(model);
+        }
+        if let Some(recipe) = self.recipe {
+            verifier = verifier.expect_recipe(recipe);
+        }
+        if let Some(commitment) = self.commitment {
+            verifier = verifier.expect_commitment(commitment);
+        }
+        if let Some(prior) = self.prior {
+            verifier = verifier.with_prior(prior);
+        }
+        if let Some(distance) = self.reference_distance {
+            verifier = verifier.reference_distance(distance);
+        }
+        verifier
+    }
+}

@@ -1,0 +1,123 @@
+//! What a verifier expects of a claim and demands by its policy: comparisons that cost nothing.
+
+use crate::manifest::{Claim, Terms};
+use crate::model_file;
+use crate::policy::NumericsRule;
+use crate::records::{DataCommitment, Records};
+
+use super::Verifier;
+use super::integrity::IntegrityChecked;
+use super::report::Reason;
+
+impl Verifier<'_> {
+    /// Everything about the claim that does not fit; empty if all does.
+    pub(super) fn compare_with_expectations(&self, claim: &Claim) -> Vec<Reason> {
+        let terms = &claim.terms;
+        let mut reasons = Vec::new();
+        let found = claim.commitment();
+        if let Some(expected) = self.commitment.filter(|expected| *expected != found) {
+            reasons.push(Reason::OtherCommitment { expected, found });
+        }
+        let differences = self
+            .recipe
+            .map(|expected| expected.differences(&terms.recipe));
+        if let Some(differences) = differences.filter(|d| !d.is_empty()) {
+            reasons.push(Reason::OtherRecipe { differences });
+        }
+        if let Some(file) = self.model {
+            match model_file::root_of_file(file) {
+                Ok(root) if root == claim.model => {}
+                Ok(_) => reasons.push(Reason::FinalModel(
+                    "the model expected is not the one that was trained".to_owned(),
+                )),
+                Err(error) => reasons.push(Reason::FinalModel(error.to_string())),
+            }
+        }
+        let found = terms.data.root;
+        if let Some(expected) = self.data_root.filter(|expected| *expected != found) {
+            reasons.push(Reason::OtherDataRoot { expected, found });
+        }
+        reasons.extend(self.compare_with_policy(terms));
+        reasons
+    }
+
+    fn compare_with_policy(&self, terms: &Terms) -> Vec<Reason> {
+        let mut reasons: Vec<Reason> = (self.policy.bounds.exceeded(terms).into_iter())
+            .map(|exceeded| Reason::Bound {
+                bound: exceeded.bound,
+                allowed: exceeded.allowed,
+                found: exceeded.found,
+            })
+            .collect();
+        let numerics_fit = match self.policy.numerics {
+            NumericsRule::Any => true,
+            NumericsRule::Exact => terms.recipe.numerics.is_exact(),
+            NumericsRule::Stock => !terms.recipe.numerics.is_exact(),
+        };
+        if !numerics_fit {
+            reasons.push(Reason::Bound {
+                bound: "numerics",
+                allowed: match self.policy.numerics {
+                    NumericsRule::Exact => "exact".to_owned(),
+                    _ => "stock".to_owned(),
+                },
+                found: terms.recipe.numerics.to_string(),
+            });
+        }
+        let problems = self.evidence.problems.iter().cloned();
+        reasons.extend(problems.map(Reason::Attestation));
+        let demanded = self.policy.evidence;
+        let has_data = self.records.is_some() || self.data_root.is_some();
+        for (missing, what) in [
+            (
+                demanded.signature && !self.evidence.signed,
+                "a signature by a trusted key",
+            ),
+            (
+                demanded.timestamp && !self.evidence.timestamped,
+                "a trusted timestamp",
+            ),
+            (
+                demanded.data && !has_data,
+                "the verifier's own data, or its root",
+            ),
+            (
+                demanded.recipe && self.recipe.is_none(),
+                "the verifier's own recipe",
+            ),
+        ] {
+            if missing {
+                reasons.push(Reason::Evidence(what.to_owned()));
+            }
+        }
+        reasons
+    }
+
+    /// The verifier's own copy of the data against the committed root.
+    pub(super) fn compare_data(
+        &self,
+        checked: &IntegrityChecked<'_>,
+        records: &dyn Records,
+    ) -> Vec<Reason> {
+        let found = checked.claim().terms.data;
+        if found.salted && self.secret.is_none() {
+            return vec![Reason::NotChecked(
+                "the data is private: its root can be compared only with the prover's secret; \
+                 ask for an opening"
+                    .to_owned(),
+            )];
+        }
+        let secret = self.secret.filter(|_| found.salted);
+        let expected = DataCommitment::with_salts(records, secret);
+        match expected == found {
+            true => vec![],
+            false => vec![Reason::OtherData { expected, found }],
+        }
+    }
+
+    /// Why so many steps are not replayed, if they are too many.
+    pub(super) fn too_costly(&self, steps: u64) -> Option<Reason> {
+        let allowed = self.policy.segments.max_steps?;
+        (steps > allowed).then_some(Reason::Cost { steps, allowed })
+    }
+}
