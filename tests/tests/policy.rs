@@ -1,13 +1,17 @@
 //! What a verifier demands: every bound, what is replayed, and what the stated probabilities are
 //! worth.
 
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
 use pol_core::digest::tagged;
 use pol_core::ks::{holm, kolmogorov_smirnov, normal};
-use pol_core::policy::{Bounds, Comparison, Policy, SegmentRule};
+use pol_core::policy::{Bounds, Comparison, NumericsRule, Policy, SegmentRule};
 use pol_core::random::{Purpose, Seed};
 use pol_core::recipe::{Decay, Numerics, Optimizer, Profile};
 use pol_core::schedule::BatchSource;
-use pol_core::state::State;
+use pol_core::store::MemoryStore;
+use pol_core::training::Training;
 use pol_core::verify::{Evidence, Report, Selection, Verdict, Verifier, catch_probability};
 use pol_tests::forge::Forgery;
 use pol_tests::toy::{self, Toy};
@@ -189,7 +193,7 @@ fn what_the_policy_wants_with_a_proof_has_to_come_with_it() {
 #[test]
 fn numerics_are_a_demand() {
     let strict = Policy {
-        numerics: pol_core::policy::NumericsRule::Exact,
+        numerics: NumericsRule::Exact,
         ..Policy::bits()
     };
     let report = judge(strict);
@@ -215,12 +219,11 @@ fn an_audit_beyond_the_cap_is_not_made_and_not_accepted() {
     assert_eq!(report.steps_replayed, 0);
 }
 
-/// A learner whose every step ends a little elsewhere, as another machine's would; and one that
-/// moves hardly more than that.
+/// A proof whose logged weights are off by a factor of `1 + noise`, as another machine's would be, and
+/// one of them in the middle by `forged · movement` more.
 fn noisy(movement: f32, noise: f32, forged: Option<f32>) -> Report {
     let (store, _) = toy::proof();
     let mut forgery = Forgery::of(&store);
-    // The logged states, as another machine would have them: every value off by a few last places.
     let count = forgery.states.len();
     for index in 1..count {
         forgery.alter(index, "model/w", |entry| {
@@ -277,13 +280,14 @@ fn a_segment_that_moves_no_more_than_its_noise_shows_nothing() {
     forgery.terms = forgery.terms.of_prover(None);
     let mut learner = Toy::new(&forgery.terms.recipe);
     let records = toy::records();
-    let training =
-        pol_core::training::Training::new(forgery.terms.recipe.clone(), &records, 7, toy::INTERVAL);
-    let store = std::sync::Arc::new(pol_core::store::MemoryStore::new());
+    let training = Training::new(forgery.terms.recipe.clone(), &records, 7, toy::INTERVAL);
+    let store = Arc::new(MemoryStore::new());
     training
-        .run(&mut learner, store.clone(), |_, _| {
-            std::ops::ControlFlow::Continue(())
-        })
+        .run(
+            &mut learner,
+            store.clone(),
+            |_, _| ControlFlow::Continue(()),
+        )
         .unwrap();
     let mut forgery = Forgery::of(&store);
     forgery.alter(2, "model/mean", |entry| entry.bytes[0] ^= 1);
@@ -413,11 +417,11 @@ fn exact_recipes_are_compared_by_bits_under_every_policy() {
     let mut recipe = toy::recipe();
     recipe.numerics = Numerics::Exact(Profile::UnfusedV1);
     let records = toy::records();
-    let training = pol_core::training::Training::new(recipe.clone(), &records, 7, toy::INTERVAL);
-    let store = std::sync::Arc::new(pol_core::store::MemoryStore::new());
+    let training = Training::new(recipe.clone(), &records, 7, toy::INTERVAL);
+    let store = Arc::new(MemoryStore::new());
     training
         .run(&mut Toy::new(&recipe), store.clone(), |_, _| {
-            std::ops::ControlFlow::Continue(())
+            ControlFlow::Continue(())
         })
         .unwrap();
     let mut forgery = Forgery::of(&store);
@@ -433,5 +437,4 @@ fn exact_recipes_are_compared_by_bits_under_every_policy() {
             .unwrap();
         assert_eq!(report.verdict, Verdict::Rejected, "{name}");
     }
-    assert!(State::new(vec![]).is_ok());
 }

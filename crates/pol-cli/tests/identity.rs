@@ -196,13 +196,14 @@ fn a_verdict_is_evidence_only_as_its_verifier_signed_it() {
     for field in [
         "commitment",
         "policy_digest",
-        "audit_seed",
+        "randomness",
         "segments",
         "device",
         "comparison",
     ] {
-        assert!(!shown[field].is_null() || field == "audit_seed", "{field}");
+        assert!(!shown[field].is_null(), "{field}");
     }
+    assert!(shown["expected"]["data_root"].is_string() && shown["environment"]["threads"].is_u64());
     let commitment = trained["commitment"].as_str().unwrap();
     pol(&[
         "verdict",

@@ -13,11 +13,12 @@ use std::time::Instant;
 
 use pol_core::audit::{Challenge, Draw, PublicCommitment, Randomness};
 use pol_core::manifest::{Claim, MAX_MANIFEST_BYTES, Start};
+use pol_core::model_file::root_of_file;
 use pol_core::object::MAX_STATE_BYTES;
 use pol_core::policy::Policy;
 use pol_core::random::Seed;
-use pol_core::recipe::Numerics;
-use pol_core::records::Records;
+use pol_core::recipe::{Numerics, Recipe};
+use pol_core::records::{DataCommitment, Records};
 use pol_core::store::{Item, Store};
 use pol_core::verify::{Evidence, Report, Selection};
 use pol_evidence::key::PrivateKey;
@@ -35,6 +36,7 @@ use crate::output;
 use super::attestations::{self, Shown, Trust};
 use super::{commitment, fresh_seed, keys, policy, recipe_file, timestamp};
 use audit::Machine;
+use print::Expected;
 use subject::{Subject, not_replayable};
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
@@ -206,6 +208,21 @@ fn judge(
         reference_distance: args.reference_distance,
         prior: None,
     };
+    let held_to = Expected {
+        recipe: expected.as_ref().map(Recipe::digest),
+        commitment: audit.commitment,
+        data_root: (args.expect_data_root).or_else(|| {
+            let secret = secret.as_ref().filter(|_| claim.terms.data.salted);
+            records.map(|own| DataCommitment::with_salts(own, secret).root)
+        }),
+        model: model.as_deref().and_then(|file| root_of_file(file).ok()),
+        trusted_keys: trust
+            .keys
+            .iter()
+            .map(|key| key.prover_key().to_string())
+            .collect(),
+        trusted_authorities: trust.roots.len() as u64,
+    };
     let recipe = expected.as_ref().unwrap_or(claimed);
     let prior = match claim.terms.start {
         Start::Prior { .. } if !args.prior.is_empty() => {
@@ -239,6 +256,8 @@ fn judge(
         Err(error) => Err(error),
         Ok(mut verified) => {
             verified.claimed_recipe = expected.is_none().then(|| claimed.clone());
+            verified.expected = held_to;
+            verified.randomness = Some(*randomness.digest());
             verified.evidence = shown;
             verified.chain = prior.iter().map(|link| link.prior.commitment()).collect();
             verified.warning = audit.policy.warning.clone();

@@ -16,6 +16,41 @@ use crate::output;
 /// Rows of the table before it is cut to the largest distances.
 const MAX_ROWS: usize = 24;
 
+/// What the verifier brought with it.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct Expected {
+    pub(super) recipe: Option<Digest>,
+    pub(super) commitment: Option<Digest>,
+    /// Of its own copy of the data, or as given.
+    pub(super) data_root: Option<Digest>,
+    pub(super) model: Option<Digest>,
+    /// Ids of the keys one of which had to sign.
+    pub(super) trusted_keys: Vec<String>,
+    pub(super) trusted_authorities: u64,
+}
+
+/// What verified.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Environment {
+    program: &'static str,
+    burn: &'static str,
+    os: &'static str,
+    architecture: &'static str,
+    threads: usize,
+}
+
+impl Environment {
+    fn here() -> Self {
+        Self {
+            program: concat!("pol ", env!("CARGO_PKG_VERSION")),
+            burn: "0.22.1",
+            os: std::env::consts::OS,
+            architecture: std::env::consts::ARCH,
+            threads: rayon::current_num_threads(),
+        }
+    }
+}
+
 /// The result of `pol verify`; see docs/json.md.
 #[derive(Serialize)]
 pub(crate) struct Verified {
@@ -27,8 +62,13 @@ pub(crate) struct Verified {
     catches_1_percent: f64,
     catches_10_percent: f64,
     audit_seed: Option<Digest>,
+    /// This verifier's own randomness: samples are drawn from it, and replays perturbed.
+    pub(super) randomness: Option<Digest>,
     /// Whether the sample was drawn from the commitment itself.
     pub(super) offline_challenge: bool,
+    /// What the proof was held to.
+    pub(super) expected: Expected,
+    environment: Environment,
     /// Signatures and timestamps that hold.
     pub(super) evidence: Shown,
     /// The prior proofs that the training goes back to, the latest first.
@@ -47,7 +87,10 @@ impl Verified {
             backend: backend.name(),
             device: opened.name.clone(),
             claimed_recipe: None,
+            randomness: None,
             offline_challenge: false,
+            expected: Expected::default(),
+            environment: Environment::here(),
             evidence: Shown::default(),
             chain: vec![],
             warning: None,
