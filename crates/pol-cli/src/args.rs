@@ -48,6 +48,8 @@ pub(crate) enum Command {
     AuditPlan(AuditPlanArgs),
     /// Measure what interval and tolerance a recipe can be verified with on stock kernels.
     Calibrate(CalibrateArgs),
+    /// Forge a proof by a published attack, to see what a policy is worth; `list` names them.
+    Attack(AttackArgs),
     /// Check and show a signed verdict.
     Verdict(VerdictArgs),
     /// Show what a proof claims, without checking more than its manifest.

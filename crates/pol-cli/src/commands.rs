@@ -1,5 +1,6 @@
 //! A file for each subcommand.
 
+pub(crate) mod attack;
 pub(crate) mod attestations;
 pub(crate) mod audit;
 pub(crate) mod calibrate;

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use pol_attacks::AttackError;
 use pol_core::adapter::BackendError;
 use pol_core::audit::OpenError;
 use pol_core::calibrate::CalibrateError;
@@ -107,6 +108,8 @@ pub(crate) enum CliError {
     Timestamp(#[from] TimestampError),
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error(transparent)]
+    Attack(#[from] AttackError),
     #[error(transparent)]
     Calibrate(#[from] CalibrateError),
     /// A file that is not what it should be, and was not made by this program as it is.

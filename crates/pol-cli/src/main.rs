@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Command::Challenge(args) => commands::audit::challenge(&args),
         Command::Open(args) => commands::audit::open(&args),
         Command::AuditPlan(args) => commands::audit::plan(&args),
+        Command::Attack(args) => commands::attack::run(&args),
         Command::Calibrate(args) => commands::calibrate::run(&args),
         Command::Verdict(args) => commands::verdict::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),

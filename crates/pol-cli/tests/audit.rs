@@ -339,6 +339,50 @@ fn audits_are_planned_and_policies_are_obeyed() {
 }
 
 #[test]
+fn a_forged_proof_is_judged_like_any_other() {
+    let listed = pol(&["attack", "list", "--json"]).expect(0).json();
+    let names: Vec<_> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| a["name"].as_str().unwrap())
+        .collect();
+    assert!(names.contains(&"injection"), "{names:?}");
+    let (victim, forged) = (Run::new(), Run::new());
+    train_small(&victim, &[]);
+    let args = [
+        "attack",
+        "injection",
+        "--victim",
+        victim.path(),
+        "--out",
+        forged.path(),
+        "--json",
+    ];
+    let made = pol(&args).expect(0).json();
+    assert_eq!(
+        (&made["attack"], &made["honest_steps"]),
+        (&"injection".into(), &12.into())
+    );
+    pol(&["verify", forged.path(), "--policy", "paper"]).expect(0);
+    let caught = pol(&["verify", forged.path()]).expect(1);
+    assert!(caught.stdout.contains("optimizer are"), "{}", caught.stdout);
+    assert!(
+        pol(&["attack", "magic"])
+            .expect(2)
+            .stderr
+            .contains("blindfold")
+    );
+    assert!(
+        pol(&["attack", "injection"])
+            .expect(2)
+            .stderr
+            .contains("--victim")
+    );
+    assert!(pol(&args).expect(2).stderr.contains("exists"));
+}
+
+#[test]
 fn files_of_the_exchange_that_are_not_what_they_should_be_are_named() {
     let (place, run) = (Place::new(), Run::new());
     train_small(&run, &[]);

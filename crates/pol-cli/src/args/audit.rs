@@ -259,6 +259,35 @@ pub(crate) struct CalibrateArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct AttackArgs {
+    /// The attack's name, or `list`.
+    pub(crate) name: String,
+    /// The honest proof whose model is stolen.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) victim: Option<PathBuf>,
+    /// The folder of the forged proof.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) out: Option<PathBuf>,
+    /// Steps between the forged checkpoints. Default: 10.
+    #[arg(long, value_name = "K")]
+    pub(crate) interval: Option<u64>,
+    /// Segments to forge, where the attack leaves that free. Default: 20.
+    #[arg(long, value_name = "N")]
+    pub(crate) segments: Option<u64>,
+    /// The learning rate to claim, where the attack leaves that free. Default: 1e-9.
+    #[arg(long)]
+    pub(crate) learning_rate: Option<f64>,
+    /// The forger's nonce.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// Print one JSON object to stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct VerdictArgs {
     /// The file that `pol verify --verdict` wrote.
     pub(crate) file: PathBuf,

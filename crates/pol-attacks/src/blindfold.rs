@@ -1,0 +1,110 @@
+//! Blindfold top-Q (Fang et al., EuroS&P 2023, §5.2).
+//!
+//! A verifier that replays the Q largest updates of each epoch is shown Q honest ones that are the
+//! largest; all others lie on straight lines towards the stolen model, in smaller pieces than those. The
+//! start is the honest one, and so is the data; the larger the rate, the longer the pieces may be.
+
+use pol_core::learner::Learner;
+use pol_core::manifest::Terms;
+use pol_core::recipe::{Decay, LearningRate, Recipe};
+use pol_core::records::DataCommitment;
+use pol_core::schedule::{BatchSource, Schedule};
+use pol_core::store::Store;
+
+use crate::forgery::{Forgery, between, model_distance};
+use crate::{Attack, AttackError, Options, Spent, Victim};
+
+/// Honest segments in each epoch: the Q of the published verifier.
+const HONEST: u64 = 5;
+
+/// See the module.
+#[derive(Debug, Clone, Copy)]
+pub struct Blindfold;
+
+impl Attack for Blindfold {
+    fn name(&self) -> &'static str {
+        "blindfold"
+    }
+
+    fn source(&self) -> &'static str {
+        "Fang et al., EuroS&P 2023, blindfold top-Q"
+    }
+
+    fn needs(&self) -> &'static str {
+        "the training data; a verifier that replays the largest updates alone"
+    }
+
+    fn claimed(&self, victim: &Victim<'_>, options: &Options) -> Recipe {
+        let honest = &victim.terms.recipe;
+        Recipe {
+            learning_rate: LearningRate {
+                base: options.learning_rate.max(honest.learning_rate.base),
+                warmup: 0,
+                decay: Decay::Constant,
+            },
+            steps: options.interval * options.segments,
+            ..honest.clone()
+        }
+    }
+
+    fn forge(
+        &self,
+        victim: &Victim<'_>,
+        options: &Options,
+        learner: &mut dyn Learner,
+        store: &dyn Store,
+    ) -> Result<Spent, AttackError> {
+        let recipe = self.claimed(victim, options);
+        let per_epoch = Schedule::steps_per_epoch(victim.records.len(), recipe.batch_size);
+        let data = DataCommitment::of(victim.records);
+        let terms = Terms::new(
+            recipe,
+            data,
+            options.nonce,
+            BatchSource::Derived,
+            options.interval,
+        );
+        learner.initialise(&terms.seed)?;
+        let mut state = learner.capture()?;
+        let mut forgery = Forgery::begin(terms, victim.records, store)?;
+        forgery.log(state.clone())?;
+        let epoch_of = |segment: u64| segment * options.interval / per_epoch.max(1);
+        let (mut epoch, mut honest, mut smallest) = (u64::MAX, 0, f64::INFINITY);
+        for segment in 0..options.segments {
+            if epoch_of(segment) != epoch {
+                (epoch, honest, smallest) = (epoch_of(segment), 0, f64::INFINITY);
+            }
+            let last = segment + 1 == options.segments;
+            let next = if honest < HONEST && !last {
+                honest += 1;
+                let next = forgery.train(learner, &state, segment)?;
+                smallest = smallest.min(model_distance(&state, &next));
+                next
+            } else {
+                // As large a piece of the way as stays among the small ones.
+                let way = model_distance(&state, victim.stolen);
+                let share = if way > 0.0 {
+                    (0.8 * smallest / way).min(1.0)
+                } else {
+                    1.0
+                };
+                between(&state, &state, victim.stolen, share)
+            };
+            forgery.log(next.clone())?;
+            state = forgery.at_step(&next, (segment + 1) * options.interval);
+        }
+        if model_distance(&state, victim.stolen) > 0.0 {
+            return Err(AttackError::NotApplicable(format!(
+                "{} segments do not reach the stolen model: it is still {:.2} away; give more",
+                options.segments,
+                model_distance(&state, victim.stolen)
+            )));
+        }
+        let steps = forgery.steps;
+        forgery.seal()?;
+        Ok(Spent {
+            steps,
+            honest_steps: victim.terms.recipe.steps,
+        })
+    }
+}

@@ -1,0 +1,120 @@
+//! Optimizer-state injection, against verifiers that load the optimizer's state from the proof and
+//! compare weights alone.
+//!
+//! With momentum μ and rate η the velocity v moves the weights by −ημ(1 − μᵏ)/(1 − μ)·v in k steps, beside
+//! what gradients do. So v = −D(1 − μ)/(ημ(1 − μᵏ)) jumps a distance D in one segment; a few replays
+//! correct for the gradients.
+
+use pol_core::learner::Learner;
+use pol_core::manifest::Terms;
+use pol_core::recipe::{Decay, LearningRate, Optimizer, Recipe};
+use pol_core::records::DataCommitment;
+use pol_core::schedule::BatchSource;
+use pol_core::state::{Entry, State};
+use pol_core::store::Store;
+
+use crate::forgery::{Forgery, between, with_entries};
+use crate::{Attack, AttackError, Options, Spent, Victim};
+
+/// Replays that correct the velocity.
+const CORRECTIONS: u64 = 12;
+
+/// See the module.
+#[derive(Debug, Clone, Copy)]
+pub struct Injection;
+
+impl Attack for Injection {
+    fn name(&self) -> &'static str {
+        "injection"
+    }
+
+    fn source(&self) -> &'static str {
+        "against the reference implementation of Jia et al., 2021: the optimizer's state is loaded and \
+         never compared"
+    }
+
+    fn needs(&self) -> &'static str {
+        "the training data; SGD with momentum; a verifier that compares weights alone"
+    }
+
+    fn claimed(&self, victim: &Victim<'_>, options: &Options) -> Recipe {
+        Recipe {
+            learning_rate: LearningRate {
+                decay: Decay::Constant,
+                warmup: 0,
+                ..victim.terms.recipe.learning_rate.clone()
+            },
+            steps: 2 * options.interval,
+            ..victim.terms.recipe.clone()
+        }
+    }
+
+    fn forge(
+        &self,
+        victim: &Victim<'_>,
+        options: &Options,
+        learner: &mut dyn Learner,
+        store: &dyn Store,
+    ) -> Result<Spent, AttackError> {
+        let recipe = self.claimed(victim, options);
+        let Optimizer::Sgd { momentum, .. } = recipe.optimizer else {
+            return Err(AttackError::NotApplicable(
+                "the optimizer is not SGD".to_owned(),
+            ));
+        };
+        if momentum == 0.0 {
+            return Err(AttackError::NotApplicable(
+                "the recipe has no momentum".to_owned(),
+            ));
+        }
+        let rate = recipe.learning_rate.base;
+        let reach =
+            rate * momentum * (1.0 - momentum.powi(options.interval as i32)) / (1.0 - momentum);
+        let data = DataCommitment::of(victim.records);
+        let terms = Terms::new(
+            recipe,
+            data,
+            options.nonce,
+            BatchSource::Derived,
+            options.interval,
+        );
+        learner.initialise(&terms.seed)?;
+        let initial = learner.capture()?;
+        let mut forgery = Forgery::begin(terms, victim.records, store)?;
+        let honest = forgery.train(learner, &initial, 0)?;
+        let mut injected = pushed(&honest, &honest, victim.stolen, reach);
+        for _ in 0..CORRECTIONS {
+            let arrived = forgery.train(learner, &injected, 1)?;
+            injected = pushed(&injected, &arrived, victim.stolen, reach);
+        }
+        forgery.log(initial)?;
+        forgery.log(injected)?;
+        forgery.log(between(&honest, &honest, victim.stolen, 1.0))?;
+        let steps = forgery.steps;
+        forgery.seal()?;
+        Ok(Spent {
+            steps,
+            honest_steps: victim.terms.recipe.steps,
+        })
+    }
+}
+
+/// The state with each velocity changed so as to end where `wanted` is rather than at `arrived`.
+fn pushed(state: &State, arrived: &State, wanted: &State, reach: f64) -> State {
+    with_entries(state, |entry| {
+        let path = entry.name().strip_prefix("optim/")?;
+        let (path, _field) = path.split_once('/')?;
+        let name = format!("model/{path}");
+        let (arrived, wanted) = (arrived.entry(&name)?, wanted.entry(&name)?);
+        let values: Vec<f32> = entry
+            .values()
+            .zip(arrived.values().zip(wanted.values()))
+            .map(|(v, (a, w))| (v - (w - a) / reach) as f32)
+            .collect();
+        Some(Entry::f32(
+            entry.name(),
+            entry.header.shape.clone(),
+            &values,
+        ))
+    })
+}
