@@ -216,6 +216,23 @@ fn an_opening_answers_its_own_challenge_alone() {
 }
 
 #[test]
+fn a_challenge_of_fewer_segments_than_the_policy_demands_decides_nothing() {
+    let (store, _) = toy::proof();
+    let public = public(&store);
+    let mut policy = Policy::bits();
+    policy.segments.sample = Some(3);
+    for (q, verdict) in [(2, Verdict::Inconclusive), (3, Verdict::Accepted)] {
+        let challenge = Challenge::fresh(public.digest(), Draw::Sample(q), seed("few"));
+        let opening = answer(&store, None, &challenge);
+        let mut learner = Toy::new(&toy::recipe());
+        let report = (Verifier::without_data().policy(policy.clone(), seed("verifier")))
+            .verify_opening(&public, &challenge, opening, &mut learner, None, |_| {})
+            .unwrap();
+        assert_eq!(report.verdict, verdict, "{:?}", report.reasons);
+    }
+}
+
+#[test]
 fn what_is_withheld_is_missed() {
     // Finer, so that some checkpoints are not opened.
     let records = toy::records();

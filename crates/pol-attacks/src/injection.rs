@@ -3,7 +3,7 @@
 //!
 //! With momentum μ and rate η the velocity v moves the weights by −ημ(1 − μᵏ)/(1 − μ)·v in k steps, beside
 //! what gradients do. So v = −D(1 − μ)/(ημ(1 − μᵏ)) jumps a distance D in one segment; a few replays
-//! correct for the gradients.
+//! correct for the gradients, by smaller steps where these are steep.
 
 use pol_core::learner::Learner;
 use pol_core::manifest::Terms;
@@ -13,11 +13,13 @@ use pol_core::schedule::BatchSource;
 use pol_core::state::{Entry, State};
 use pol_core::store::Store;
 
-use crate::forgery::{Forgery, between, with_entries};
+use crate::forgery::{Forgery, between, model_distance, with_entries};
 use crate::{Attack, AttackError, Options, Spent, Victim};
 
-/// Replays that correct the velocity.
-const CORRECTIONS: u64 = 12;
+/// The most replays that correct the velocity.
+const CORRECTIONS: u64 = 40;
+/// An l2 distance that every published tolerance admits.
+const NEAR: f64 = 0.05;
 
 /// See the module.
 #[derive(Debug, Clone, Copy)]
@@ -83,9 +85,22 @@ impl Attack for Injection {
         let mut forgery = Forgery::begin(terms, victim.records, store)?;
         let honest = forgery.train(learner, &initial, 0)?;
         let mut injected = pushed(&honest, &honest, victim.stolen, reach);
+        let mut arrived = forgery.train(learner, &injected, 1)?;
+        let mut missed = model_distance(&arrived, victim.stolen);
+        let mut gain = 1.0;
         for _ in 0..CORRECTIONS {
-            let arrived = forgery.train(learner, &injected, 1)?;
-            injected = pushed(&injected, &arrived, victim.stolen, reach);
+            if missed < NEAR {
+                break;
+            }
+            let tried = pushed(&injected, &arrived, victim.stolen, reach / gain);
+            let reached = forgery.train(learner, &tried, 1)?;
+            let distance = model_distance(&reached, victim.stolen);
+            if distance < missed {
+                (injected, arrived, missed) = (tried, reached, distance);
+                gain = f64::min(1.0, 1.5 * gain);
+            } else {
+                gain /= 2.0;
+            }
         }
         forgery.log(initial)?;
         forgery.log(injected)?;

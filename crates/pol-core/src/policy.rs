@@ -141,15 +141,20 @@ pub struct Catch {
 }
 
 impl SegmentRule {
+    /// How many of so many segments are drawn at random, where the rule says how many.
+    pub fn sampled(&self, segments: u64) -> Option<u64> {
+        let caught = self.catch.map(|Catch { forged, confidence }| {
+            sample_for(forged, confidence, segments).unwrap_or(segments)
+        });
+        self.sample.max(caught).map(|sample| sample.min(segments))
+    }
+
     /// The selection for a proof of so many segments, with the verifier's randomness.
     pub fn selection(&self, segments: u64, seed: crate::random::Seed) -> Selection {
         if self.all || (self.top.is_none() && self.sample.is_none() && self.catch.is_none()) {
             return Selection::all();
         }
-        let caught = self.catch.map(|Catch { forged, confidence }| {
-            sample_for(forged, confidence, segments).unwrap_or(segments)
-        });
-        let sample = self.sample.max(caught);
+        let sample = self.sampled(segments);
         Selection {
             all: false,
             top: self.top,

@@ -257,8 +257,9 @@ impl<'a> Verifier<'a> {
     ) -> Result<Report, VerifyError> {
         // First what costs nothing: terms that would cost much are refused by the policy.
         let mut reasons = self.compare_with_expectations(&public.claim);
-        let drawn = challenge.segments(&public.claim).into_iter();
-        let lengths = drawn.map(|index| {
+        let drawn = challenge.segments(&public.claim);
+        reasons.extend(self.too_few(drawn.len() as u64, &public.claim));
+        let lengths = drawn.into_iter().map(|index| {
             let (first, last) = public.claim.terms.segment_steps(index);
             last - first
         });

@@ -115,6 +115,16 @@ impl Verifier<'_> {
         }
     }
 
+    /// Why a challenge of so many segments is not enough, if the policy says how many are.
+    pub(super) fn too_few(&self, drawn: u64, claim: &Claim) -> Option<Reason> {
+        let needed = self.policy.segments.sampled(claim.terms.segments())?;
+        (drawn < needed).then(|| {
+            Reason::NotChecked(format!(
+                "the challenge draws {drawn} segments where the policy demands {needed}"
+            ))
+        })
+    }
+
     /// Why so many steps are not replayed, if they are too many.
     pub(super) fn too_costly(&self, steps: u64) -> Option<Reason> {
         let allowed = self.policy.segments.max_steps?;
