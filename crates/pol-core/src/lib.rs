@@ -13,6 +13,9 @@
 //!   training runs; [`Training`](training::Training) is the loop around both.
 //! - A [`Verifier`](verify::Verifier) checks a store's integrity, replays segments on a learner
 //!   of its own and gives a [`Report`](verify::Report) with a verdict.
+//!   What it demands is a [`Policy`](policy::Policy).
+//! - Where prover and verifier share no folder, the files of [`audit`] pass between them: a
+//!   commitment, a challenge, an opening.
 //!
 //! `SPEC.md` in the repository defines every byte.
 
