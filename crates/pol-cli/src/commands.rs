@@ -14,10 +14,11 @@ pub(crate) mod train;
 pub(crate) mod verdict;
 pub(crate) mod verify;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
-use pol_core::audit::PublicCommitment;
+use pol_core::audit::{MAX_COMMITMENT_BYTES, PublicCommitment};
 use pol_core::digest::{Digest, tagged};
 use pol_core::policy::{self, Policy};
 use pol_core::random::Seed;
@@ -71,7 +72,7 @@ fn policy(name: &str) -> Result<Policy, CliError> {
 
 /// The public commitment in a file.
 fn public_commitment(file: &Path) -> Result<PublicCommitment, CliError> {
-    let bytes = std::fs::read(file).map_err(at(file))?;
+    let bytes = read_file(file, MAX_COMMITMENT_BYTES)?;
     let public = PublicCommitment::decode(&bytes);
     public.map_err(|error| CliError::Malformed(format!("{}: {error}", file.display())))
 }
@@ -89,4 +90,22 @@ fn fresh_seed() -> Result<Seed, CliError> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| CliError::Environment(error.to_string()))?;
     Ok(Seed::from_digest(tagged("pol.v1.audit", &[&bytes])))
+}
+
+/// Reads a file that somebody else may have made: a regular one, of at most `limit` bytes.
+fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, CliError> {
+    let metadata = std::fs::metadata(path).map_err(at(path))?;
+    let refuse = |why: String| Err(CliError::Malformed(format!("{}: {why}", path.display())));
+    if !metadata.is_file() {
+        return refuse("it is not a regular file".to_owned());
+    }
+    if metadata.len() > limit {
+        let len = metadata.len();
+        return refuse(format!("it has {len} bytes; the limit is {limit}"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        .map_err(at(path))?;
+    Ok(bytes)
 }

@@ -415,6 +415,22 @@ fn files_of_the_exchange_that_are_not_what_they_should_be_are_named() {
         }
         fs::write(file, whole).unwrap();
     }
+    // A folder or a pipe in their place: refused at once, without waiting.
+    for file in [&c, &challenge, &opening] {
+        fs::rename(file, place.path("aside")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(file).status();
+        if !made.is_ok_and(|status| status.success()) {
+            fs::create_dir(file).unwrap();
+        }
+        let refused = pol(&verify).expect(1);
+        assert!(
+            refused.stderr.contains("not a regular file"),
+            "{}",
+            refused.stderr
+        );
+        let _ = fs::remove_file(file).or_else(|_| fs::remove_dir(file));
+        fs::rename(place.path("aside"), file).unwrap();
+    }
     // A challenge to another proof.
     let other = Run::new();
     train_small(&other, &["--seed", "2"]);

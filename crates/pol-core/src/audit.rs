@@ -12,8 +12,8 @@ mod commitment;
 mod opening;
 mod prover;
 
-pub use challenge::{Challenge, Draw, MAX_DRAWN, Randomness};
-pub use commitment::{Attestation, PublicCommitment};
+pub use challenge::{Challenge, Draw, MAX_CHALLENGE_BYTES, MAX_DRAWN, Randomness};
+pub use commitment::{Attestation, MAX_COMMITMENT_BYTES, PublicCommitment};
 pub use opening::{MAX_OPENING_BYTES, OpenedRecord, Opening};
 pub use prover::{OpenError, open};
 

@@ -14,7 +14,7 @@ use crate::backend::{self, Opening};
 use crate::error::{CliError, Exit, at};
 use crate::output;
 
-use super::{attestations, existing_store, fresh_seed, keys, public_commitment};
+use super::{attestations, existing_store, fresh_seed, keys, public_commitment, read_file};
 
 pub(crate) fn commit(args: &CommitArgs) -> Result<Exit, CliError> {
     let store = existing_store(&args.run)?;
@@ -89,7 +89,7 @@ pub(crate) fn open(args: &OpenArgs) -> Result<Exit, CliError> {
         Ok(manifest) => manifest,
         Err(reason) => return Err(CliError::Malformed(reason.to_string())),
     };
-    let bytes = std::fs::read(&args.challenge).map_err(at(&args.challenge))?;
+    let bytes = read_file(&args.challenge, audit::MAX_CHALLENGE_BYTES)?;
     let challenge = Challenge::decode(&bytes)
         .map_err(|error| CliError::Malformed(format!("{}: {error}", args.challenge.display())))?;
     let terms = &manifest.claim.terms;

@@ -13,7 +13,7 @@ use crate::args::TimestampArgs;
 use crate::error::{CliError, Exit, at};
 use crate::output;
 
-use super::{attestations, existing_store};
+use super::{attestations, existing_store, read_file};
 
 /// How long an authority may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -24,14 +24,13 @@ pub(crate) fn run(args: &TimestampArgs) -> Result<Exit, CliError> {
         read_claim(&store)?.map_err(|reason| CliError::Environment(reason.to_string()))?;
     let commitment = manifest.claim.commitment();
     if let Some(file) = &args.request {
-        // Without a nonce of its own the answer may come at any time.
         std::fs::write(file, timestamp::request(&commitment, nonce()?)).map_err(at(file))?;
         output::field("request", file.display().to_string());
         return Ok(Exit::Done);
     }
     let answer = match (&args.answer, &args.authority) {
         (Some(file), _) => {
-            let answer = std::fs::read(file).map_err(at(file))?;
+            let answer = read_file(file, MAX_TOKEN)?;
             timestamp::check_digest(&answer, &commitment)?;
             answer
         }

@@ -1,19 +1,20 @@
 //! `pol verdict`: a signed verdict, checked and shown.
 
 use pol_core::verify::Verdict;
+use pol_evidence::dsse::MAX_ENVELOPE;
 use pol_evidence::verdict;
 use serde_json::Value;
 
 use crate::args::VerdictArgs;
-use crate::error::{CliError, Exit, at};
+use crate::error::{CliError, Exit};
 use crate::output;
 
-use super::{commitment, keys};
+use super::{commitment, keys, read_file};
 
 pub(crate) fn run(args: &VerdictArgs) -> Result<Exit, CliError> {
     let trusted = keys::trusted(&args.trust)?;
     let expected = args.commitment.as_ref().map(commitment).transpose()?;
-    let text = std::fs::read(&args.file).map_err(at(&args.file))?;
+    let text = read_file(&args.file, MAX_ENVELOPE as u64)?;
     let (found, signer): (Value, _) = verdict::verify(&text, expected, &trusted)
         .map_err(|error| CliError::Malformed(format!("{}: {error}", args.file.display())))?;
     if args.json {

@@ -34,7 +34,7 @@ use crate::error::{CliError, Exit, at};
 use crate::output;
 
 use super::attestations::{self, Shown, Trust};
-use super::{commitment, fresh_seed, keys, policy, recipe_file, timestamp};
+use super::{commitment, fresh_seed, keys, policy, read_file, recipe_file, timestamp};
 use audit::Machine;
 use print::Expected;
 use subject::{Subject, not_replayable};
@@ -182,7 +182,7 @@ fn judge(
     };
     let model = match &args.model {
         None => None,
-        Some(path) => Some(std::fs::read(path).map_err(at(path))?),
+        Some(path) => Some(read_file(path, MAX_STATE_BYTES)?),
     };
     let secret = keys::private_key(&args.identity)?.map(|key| key.salt_secret());
     let trust = Trust {

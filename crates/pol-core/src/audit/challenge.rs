@@ -9,7 +9,8 @@ use crate::random::{Purpose, Seed};
 use crate::verify::Selection;
 
 const FORMAT: &str = "pol-challenge/v1";
-const MAX_BYTES: u64 = 4096;
+/// The longest file, in bytes.
+pub const MAX_CHALLENGE_BYTES: u64 = 4096;
 
 /// The most segments of a challenge.
 pub const MAX_DRAWN: u64 = 1 << 20;
@@ -115,7 +116,7 @@ impl Challenge {
     /// # Errors
     /// If it is not the canonical form of a challenge.
     pub fn decode(bytes: &[u8]) -> Result<Self, ChallengeError> {
-        let challenge: Self = codec::decode("the challenge", bytes, MAX_BYTES)?;
+        let challenge: Self = codec::decode("the challenge", bytes, MAX_CHALLENGE_BYTES)?;
         match (challenge.format.as_str(), challenge.draw) {
             (FORMAT, Draw::Sample(0)) => Err(ChallengeError::Empty),
             (FORMAT, Draw::Sample(q)) if q > MAX_DRAWN => Err(ChallengeError::TooMany(q)),

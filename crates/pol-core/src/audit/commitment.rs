@@ -9,7 +9,7 @@ use crate::manifest::{Claim, TermsError};
 
 const FORMAT: &str = "pol-commitment/v1";
 /// The longest file, in bytes.
-const MAX_BYTES: u64 = 8 << 20;
+pub const MAX_COMMITMENT_BYTES: u64 = 8 << 20;
 
 /// A claim with signatures and timestamps of it: all that a verifier needs to draw a challenge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,7 +80,7 @@ impl PublicCommitment {
     /// # Errors
     /// If it is not the canonical form of a claim that is consistent in itself.
     pub fn decode(bytes: &[u8]) -> Result<Self, CommitmentError> {
-        let public: Self = codec::decode("the commitment", bytes, MAX_BYTES)?;
+        let public: Self = codec::decode("the commitment", bytes, MAX_COMMITMENT_BYTES)?;
         if public.format != FORMAT {
             return Err(CommitmentError::Format);
         }

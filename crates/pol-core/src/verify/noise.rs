@@ -74,10 +74,18 @@ impl Noise {
             quantile: 0.05f64.powf(1.0 / f64::from(self.replays.max(1))),
             tolerance_l2: self.tolerance(rule, Part::Parameters, movement),
             rho: match self.parameters > 0.0 {
+                // Noise without end, in whatever part, is more than any movement.
+                _ if !self.is_finite() => 0.0,
                 true => movement / self.parameters,
                 false => f64::MAX,
             },
         }
+    }
+
+    fn is_finite(&self) -> bool {
+        [self.parameters, self.buffers, self.optimizer]
+            .iter()
+            .all(|noise| noise.is_finite())
     }
 }
 

@@ -3,15 +3,17 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use pol_core::audit::{Challenge, Opening as Disclosure, PublicCommitment};
+use pol_core::audit::{
+    Challenge, MAX_CHALLENGE_BYTES, MAX_OPENING_BYTES, Opening as Disclosure, PublicCommitment,
+};
 use pol_core::manifest::{Claim, Manifest};
 use pol_core::state::Part;
 use pol_core::store::FolderStore;
 use pol_core::verify::{Integrity, Reason, Report, check_integrity, read_claim};
 
 use crate::args::{CommitmentArg, VerifyArgs};
-use crate::commands::{existing_store, public_commitment};
-use crate::error::{CliError, at, printable};
+use crate::commands::{existing_store, public_commitment, read_file};
+use crate::error::{CliError, printable};
 
 /// What is to be judged.
 pub(super) enum Subject {
@@ -48,9 +50,9 @@ impl Subject {
             CliError::Malformed(format!("{}: {error}", file.display()))
         };
         let public = public_commitment(public)?;
-        let bytes = std::fs::read(challenge).map_err(at(challenge))?;
+        let bytes = read_file(challenge, MAX_CHALLENGE_BYTES)?;
         let challenge = Challenge::decode(&bytes).map_err(|error| malformed(challenge, &error))?;
-        let bytes = std::fs::read(opening).map_err(at(opening))?;
+        let bytes = read_file(opening, MAX_OPENING_BYTES)?;
         let opening = Disclosure::decode(&bytes).map_err(|error| malformed(opening, &error))?;
         Ok(Self::Opening(Box::new(OpenedSubject {
             public,
