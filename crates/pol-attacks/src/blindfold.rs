@@ -4,15 +4,14 @@
 //! largest; all others lie on straight lines towards the stolen model, in smaller pieces than those. The
 //! start is the honest one, and so is the data; the larger the rate, the longer the pieces may be.
 
-use pol_core::learner::Learner;
-use pol_core::manifest::Terms;
-use pol_core::recipe::{Decay, LearningRate, Recipe};
-use pol_core::records::DataCommitment;
-use pol_core::schedule::{BatchSource, Schedule};
+use pol_core::recipe::Recipe;
+use pol_core::records::Records;
+use pol_core::schedule::Schedule;
 use pol_core::store::Store;
+use pol_models::ImageLearner;
 
-use crate::forgery::{Forgery, between, model_distance};
-use crate::{Attack, AttackError, Options, Spent, Victim};
+use crate::forgery::{Forgery, between, constant_rate, honest_rate, model_distance, on_their_data};
+use crate::{Attack, AttackError, Forged, Options, Victim};
 
 /// Honest segments in each epoch: the Q of the published verifier.
 const HONEST: u64 = 5;
@@ -35,39 +34,23 @@ impl Attack for Blindfold {
     }
 
     fn claimed(&self, victim: &Victim<'_>, options: &Options) -> Recipe {
-        let honest = &victim.terms.recipe;
-        Recipe {
-            learning_rate: LearningRate {
-                base: options.learning_rate.max(honest.learning_rate.base),
-                warmup: 0,
-                decay: Decay::Constant,
-            },
-            steps: options.interval * options.segments,
-            ..honest.clone()
-        }
+        constant_rate(victim, options, honest_rate(victim, options))
     }
 
     fn forge(
         &self,
         victim: &Victim<'_>,
         options: &Options,
-        learner: &mut dyn Learner,
+        learner: &mut dyn ImageLearner,
         store: &dyn Store,
-    ) -> Result<Spent, AttackError> {
-        let recipe = self.claimed(victim, options);
-        let per_epoch = Schedule::steps_per_epoch(victim.records.len(), recipe.batch_size);
-        let data = DataCommitment::of(victim.records);
-        let terms = Terms::new(
-            recipe,
-            data,
-            options.nonce,
-            BatchSource::Derived,
-            options.interval,
-        );
+    ) -> Result<Forged, AttackError> {
+        let terms = on_their_data(victim, options, self.claimed(victim, options));
+        let batch_size = terms.recipe.batch_size;
+        let per_epoch = Schedule::steps_per_epoch(victim.data.train.len(), batch_size);
         learner.initialise(&terms.seed)?;
         let mut state = learner.capture()?;
-        let mut forgery = Forgery::begin(terms, victim.records, store)?;
-        forgery.log(state.clone())?;
+        let mut forgery = Forgery::begin(terms, &victim.data.train, store);
+        forgery.log(&state)?;
         let epoch_of = |segment: u64| segment * options.interval / per_epoch.max(1);
         let (mut epoch, mut honest, mut smallest) = (u64::MAX, 0, f64::INFINITY);
         for segment in 0..options.segments {
@@ -90,7 +73,7 @@ impl Attack for Blindfold {
                 };
                 between(&state, &state, victim.stolen, share)
             };
-            forgery.log(next.clone())?;
+            forgery.log(&next)?;
             state = forgery.at_step(&next, (segment + 1) * options.interval);
         }
         if model_distance(&state, victim.stolen) > 0.0 {
@@ -102,9 +85,6 @@ impl Attack for Blindfold {
         }
         let steps = forgery.steps;
         forgery.seal()?;
-        Ok(Spent {
-            steps,
-            honest_steps: victim.terms.recipe.steps,
-        })
+        Ok(Forged::on_their_data(victim, steps))
     }
 }

@@ -5,16 +5,15 @@
 //! what gradients do. So v = −D(1 − μ)/(ημ(1 − μᵏ)) jumps a distance D in one segment; a few replays
 //! correct for the gradients, by smaller steps where these are steep.
 
-use pol_core::learner::Learner;
-use pol_core::manifest::Terms;
-use pol_core::recipe::{Decay, LearningRate, Optimizer, Recipe};
-use pol_core::records::DataCommitment;
-use pol_core::schedule::BatchSource;
+use pol_core::recipe::{Optimizer, Recipe};
 use pol_core::state::{Entry, State};
 use pol_core::store::Store;
+use pol_models::ImageLearner;
 
-use crate::forgery::{Forgery, between, model_distance, with_entries};
-use crate::{Attack, AttackError, Options, Spent, Victim};
+use crate::forgery::{
+    Forgery, between, constant_rate, honest_rate, model_distance, on_their_data, with_entries,
+};
+use crate::{Attack, AttackError, Forged, Options, Victim};
 
 /// The most replays that correct the velocity.
 const CORRECTIONS: u64 = 40;
@@ -40,24 +39,20 @@ impl Attack for Injection {
     }
 
     fn claimed(&self, victim: &Victim<'_>, options: &Options) -> Recipe {
-        Recipe {
-            learning_rate: LearningRate {
-                decay: Decay::Constant,
-                warmup: 0,
-                ..victim.terms.recipe.learning_rate.clone()
-            },
-            steps: 2 * options.interval,
-            ..victim.terms.recipe.clone()
-        }
+        let options = Options {
+            segments: 2,
+            ..*options
+        };
+        constant_rate(victim, &options, honest_rate(victim, &options))
     }
 
     fn forge(
         &self,
         victim: &Victim<'_>,
         options: &Options,
-        learner: &mut dyn Learner,
+        learner: &mut dyn ImageLearner,
         store: &dyn Store,
-    ) -> Result<Spent, AttackError> {
+    ) -> Result<Forged, AttackError> {
         let recipe = self.claimed(victim, options);
         let Optimizer::Sgd { momentum, .. } = recipe.optimizer else {
             return Err(AttackError::NotApplicable(
@@ -72,17 +67,10 @@ impl Attack for Injection {
         let rate = recipe.learning_rate.base;
         let reach =
             rate * momentum * (1.0 - momentum.powi(options.interval as i32)) / (1.0 - momentum);
-        let data = DataCommitment::of(victim.records);
-        let terms = Terms::new(
-            recipe,
-            data,
-            options.nonce,
-            BatchSource::Derived,
-            options.interval,
-        );
+        let terms = on_their_data(victim, options, recipe);
         learner.initialise(&terms.seed)?;
         let initial = learner.capture()?;
-        let mut forgery = Forgery::begin(terms, victim.records, store)?;
+        let mut forgery = Forgery::begin(terms, &victim.data.train, store);
         let honest = forgery.train(learner, &initial, 0)?;
         let mut injected = pushed(&honest, &honest, victim.stolen, reach);
         let mut arrived = forgery.train(learner, &injected, 1)?;
@@ -102,15 +90,12 @@ impl Attack for Injection {
                 gain /= 2.0;
             }
         }
-        forgery.log(initial)?;
-        forgery.log(injected)?;
-        forgery.log(between(&honest, &honest, victim.stolen, 1.0))?;
+        forgery.log(&initial)?;
+        forgery.log(&injected)?;
+        forgery.log(&between(&honest, &honest, victim.stolen, 1.0))?;
         let steps = forgery.steps;
         forgery.seal()?;
-        Ok(Spent {
-            steps,
-            honest_steps: victim.terms.recipe.steps,
-        })
+        Ok(Forged::on_their_data(victim, steps).with("missed by", missed))
     }
 }
 

@@ -361,7 +361,7 @@ fn a_forged_proof_is_judged_like_any_other() {
     ];
     let made = pol(&args).expect(0).json();
     assert_eq!(
-        (&made["attack"], &made["honest_steps"]),
+        (&made["attack"], &made["honest_gradients"]),
         (&"injection".into(), &12.into())
     );
     pol(&["verify", forged.path(), "--policy", "paper"]).expect(0);

@@ -15,6 +15,7 @@ mod strategy;
 
 pub use crate::learner::Initial;
 pub use backend::{Backend, BackendError};
+pub use capture::gradients_by_entry;
 pub use initial::ParameterInfo;
 pub use optimizer::PathOptimizer;
 pub use pol_learner::{PolLearner, StepOutput, Task};

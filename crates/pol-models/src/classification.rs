@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
-use pol_core::adapter::{StepOutput, Task};
+use pol_core::adapter::{StepOutput, Task, gradients_by_entry};
 use pol_core::learner::{Batch, LearnerError};
 use pol_core::records::{Record, Records};
 
 use crate::augment::Augmentation;
 use crate::dataset::{DatasetName, Images};
-use crate::image_learner::Evaluation;
+use crate::image_learner::{Evaluation, Gradients};
 use crate::layers::Layers;
 use crate::model::Classifier;
 
@@ -66,6 +67,56 @@ impl<M: Classifier> Classification<M> {
         let image = self.dataset.image();
         let shape = [count, image.channels, image.height, image.width];
         Tensor::from_data(TensorData::new(values, shape), device)
+    }
+
+    /// See [`ImageLearner::gradients`](crate::ImageLearner::gradients).
+    pub(crate) fn gradients(
+        &self,
+        model: &M,
+        pixels: &[f32],
+        labels: &[u32],
+        device: &Device,
+    ) -> Result<Gradients, LearnerError> {
+        let (count, len) = (labels.len(), self.dataset.image().len());
+        let classes = self.dataset.classes();
+        let known = labels.iter().all(|&label| (label as usize) < classes);
+        if count == 0 || pixels.len() != count * len || !known {
+            return Err(LearnerError::Unfit(format!(
+                "{} pixels and {count} labels are not a batch of {}",
+                pixels.len(),
+                self.dataset
+            )));
+        }
+        let norm = self.dataset.normalisation();
+        let images = norm.of_shares(pixels, len);
+        let input = self.images(images, count, device).require_grad();
+        let mut targets = vec![0f32; count * classes];
+        for (row, &label) in labels.iter().enumerate() {
+            targets[row * classes + label as usize] = 1.0;
+        }
+        let targets = Tensor::<2>::from_data(TensorData::new(targets, [count, classes]), device);
+        let scores = model.scores(input.clone(), None); // [n, classes]
+        let loss = self.layers.cross_entropy(scores, targets);
+        let mut found = loss.backward();
+        let by_input = (input.grad_remove(&mut found)).ok_or_else(|| {
+            LearnerError::Unsupported("the model has no gradient by its input".to_owned())
+        })?;
+        let failed = |error: burn::tensor::DataError| LearnerError::Device(error.to_string());
+        let read = |data: TensorData| data.try_to_vec::<f32>().map_err(failed);
+        let device_error = |error: &dyn std::fmt::Display| LearnerError::Device(error.to_string());
+        let by_input = by_input
+            .try_into_data_as::<f32>()
+            .map_err(|e| device_error(&e))?;
+        let loss = loss
+            .inner()
+            .try_into_data_as::<f32>()
+            .map_err(|e| device_error(&e))?;
+        let gradients = GradientsParams::from_grads(found, model);
+        Ok(Gradients {
+            loss: f64::from(read(loss)?.first().copied().unwrap_or(f32::NAN)),
+            parameters: gradients_by_entry(model, &gradients)?,
+            pixels: norm.by_shares(read(by_input)?, len),
+        })
     }
 
     /// The share of the first `limit` images that `model` classifies rightly.

@@ -134,12 +134,18 @@ impl DatasetName {
         }
     }
 
-    /// Loads the data set from `folder`; the digits need none.
+    /// Loads the data set from `folder`. The digits are embedded; others of that size are taken from
+    /// `folder/digits`, in MNIST's layout, if it is there.
     ///
     /// # Errors
     /// [`DatasetError`] names the file and the remedy.
     pub fn load(self, folder: &Path) -> Result<Dataset, DatasetError> {
         let (train, test, notice) = match self {
+            Self::Digits if idx::is_in(self, folder) => {
+                let (train, test) = idx::load(self, folder)?;
+                let notice = format!("the digits are those in {}", folder.display());
+                (train, test, Some(notice))
+            }
             Self::Digits => {
                 let (train, test) = digits::load()?;
                 (train, test, None)
@@ -156,6 +162,17 @@ impl DatasetName {
             test,
             notice,
         })
+    }
+
+    /// Writes a data set into `folder`, as [`DatasetName::load`] finds it there.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn save(self, train: &Images, test: &Images, folder: &Path) -> Result<(), DatasetError> {
+        match self {
+            Self::Digits | Self::Mnist | Self::FashionMnist => idx::save(self, train, test, folder),
+            Self::Cifar10 | Self::Cifar100 => cifar::save(self, train, test, folder),
+        }
     }
 
     /// What to do where the files are missing.
@@ -236,6 +253,31 @@ impl Normalisation {
     }
 }
 
+impl Normalisation {
+    /// The normalised values of planar images of `len` values each, given as shares of the largest
+    /// pixel value.
+    pub fn of_shares(&self, shares: &[f32], len: usize) -> Vec<f32> {
+        self.channels(len)
+            .zip(shares)
+            .map(|(channel, share)| (share - self.mean[channel]) / self.deviation[channel])
+            .collect()
+    }
+
+    /// Gradients by the shares, of gradients by normalised values.
+    pub fn by_shares(&self, mut gradients: Vec<f32>, len: usize) -> Vec<f32> {
+        for (gradient, channel) in gradients.iter_mut().zip(self.channels(len)) {
+            *gradient /= self.deviation[channel];
+        }
+        gradients
+    }
+
+    /// The channel of each value of planar images, one after the other without end.
+    fn channels(&self, len: usize) -> impl Iterator<Item = usize> {
+        let plane = (len / self.mean.len()).max(1);
+        (0..len).cycle().map(move |place| place / plane)
+    }
+}
+
 /// A loaded data set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
@@ -266,6 +308,31 @@ impl Images {
             labels,
             record_bytes,
         }
+    }
+
+    /// Records of `dataset`, each from a label and the bytes of a planar image. Label bytes that
+    /// stand before the pixels are those of the label.
+    ///
+    /// # Errors
+    /// If an image has another size than those of the data set.
+    pub fn of_pixels(
+        dataset: DatasetName,
+        images: impl IntoIterator<Item = (u32, Vec<u8>)>,
+    ) -> Result<Self, DatasetError> {
+        let (mut bytes, mut labels) = (Vec::new(), Vec::new());
+        for (label, pixels) in images {
+            if pixels.len() != dataset.image().len() || label as usize >= dataset.classes() {
+                return Err(DatasetError::Malformed {
+                    path: PathBuf::from(format!("record {}", labels.len())),
+                    problem: format!("it is not an image of {dataset}"),
+                });
+            }
+            bytes.extend(std::iter::repeat_n(label as u8, dataset.pixel_offset()));
+            bytes.extend(pixels);
+            labels.push(label);
+        }
+        let record_bytes = dataset.pixel_offset() + dataset.image().len();
+        Ok(Self::new(bytes, labels, record_bytes))
     }
 
     /// The same images with one label replaced; for tests of what a commitment covers.
@@ -311,6 +378,18 @@ fn locate(folder: &Path, inner: &str, file: &str) -> Option<PathBuf> {
     [folder.join(file), folder.join(inner).join(file)]
         .into_iter()
         .find(|path| path.is_file())
+}
+
+/// Writes a file, and the folder that it is in.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), DatasetError> {
+    let io = |source| DatasetError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(io)?;
+    }
+    std::fs::write(path, bytes).map_err(io)
 }
 
 /// Reads a file that has at most `limit` bytes.

@@ -4,6 +4,7 @@ use burn::tensor::Device;
 use pol_core::adapter::PolLearner;
 use pol_core::learner::{Learner, LearnerError};
 use pol_core::recipe::{Numerics, Optimizer, Recipe, Value};
+use pol_core::state::Entry;
 use pol_exact::optim::AdamConstants;
 use pol_exact::tensor::{Exact, ExactAdam, ExactSgd};
 
@@ -29,6 +30,25 @@ pub trait ImageLearner: Learner {
     /// # Errors
     /// If an image does not fit the model, or the device fails.
     fn evaluate(&self, images: &Images, limit: u64) -> Result<Evaluation, LearnerError>;
+
+    /// The gradients that a step on these images would use, at the current model, and those of the
+    /// images themselves. `pixels` has the planar images one after the other, with 1 for the largest
+    /// value that a data set can hold; there is a label for each.
+    ///
+    /// # Errors
+    /// If an image does not fit the model, or the device fails.
+    fn gradients(&self, pixels: &[f32], labels: &[u32]) -> Result<Gradients, LearnerError>;
+}
+
+/// Gradients of a batch's loss.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gradients {
+    /// The loss: the mean cross-entropy.
+    pub loss: f64,
+    /// By each trained parameter, named as in states, before weight decay.
+    pub parameters: Vec<Entry>,
+    /// By each pixel, arranged as the pixels are.
+    pub pixels: Vec<f32>,
 }
 
 /// How a model does on images it was not trained on.
@@ -209,5 +229,10 @@ impl<M: Classifier> ImageLearner for PolLearner<Classification<M>> {
     fn evaluate(&self, images: &Images, limit: u64) -> Result<Evaluation, LearnerError> {
         self.task()
             .evaluate(self.model(), images, limit, self.device())
+    }
+
+    fn gradients(&self, pixels: &[f32], labels: &[u32]) -> Result<Gradients, LearnerError> {
+        self.task()
+            .gradients(self.model(), pixels, labels, self.device())
     }
 }

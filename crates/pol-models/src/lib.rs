@@ -18,4 +18,6 @@ pub mod recipe_file;
 
 pub use augment::Augmentation;
 pub use classification::Classification;
-pub use image_learner::{Evaluation, ImageLearner, RecipeMismatch, dataset_of, image_learner};
+pub use image_learner::{
+    Evaluation, Gradients, ImageLearner, RecipeMismatch, dataset_of, image_learner,
+};

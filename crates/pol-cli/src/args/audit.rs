@@ -1,5 +1,7 @@
 //! What a proof is signed with, audited by and judged by.
 
+use pol_attacks::Access;
+
 use super::*;
 
 #[derive(Debug, Args)]
@@ -274,9 +276,22 @@ pub(crate) struct AttackArgs {
     /// Segments to forge, where the attack leaves that free. Default: 20.
     #[arg(long, value_name = "N")]
     pub(crate) segments: Option<u64>,
-    /// The learning rate to claim, where the attack leaves that free. Default: 1e-9.
+    /// The learning rate to claim, where the attack leaves that free; each has a default of its own.
     #[arg(long)]
     pub(crate) learning_rate: Option<f64>,
+    /// What forged records are made of: training (data), sibling (another sample: the test split) or
+    /// noise.
+    #[arg(long, value_name = "DATA", default_value_t = Access::Training)]
+    pub(crate) access: Access,
+    /// L-BFGS iterations for each batch that is optimised.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) iterations: u64,
+    /// Bend the attack to this project's own rules, as far as it can be.
+    #[arg(long)]
+    pub(crate) adaptive: bool,
+    /// Segments that the audit draws which a grinding forger evades.
+    #[arg(long, value_name = "Q", default_value_t = 3)]
+    pub(crate) sample: u64,
     /// The forger's nonce.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub(crate) seed: u64,

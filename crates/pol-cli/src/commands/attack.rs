@@ -1,8 +1,9 @@
 //! `pol attack`: published forgeries, to see what a policy is worth.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use pol_attacks::{ALL, Options, Victim};
+use pol_attacks::{ALL, Figure, Options, Victim};
 use pol_core::store::{FolderStore, Store};
 use pol_core::verify::{final_state, read_claim};
 use pol_models::dataset::default_folder;
@@ -29,11 +30,15 @@ struct Forged {
     attack: &'static str,
     run: String,
     commitment: String,
-    /// Training steps that the forger took, and that the honest training has.
-    steps: u64,
-    honest_steps: u64,
+    /// Gradients of a batch that the forger computed, and that the honest training has.
+    gradients: u64,
+    honest_gradients: u64,
     seconds: f64,
     proof_bytes: u64,
+    /// The folder of the records that the proof commits to, where they are not the victim's.
+    data: Option<String>,
+    /// What the attack measured of itself.
+    figures: BTreeMap<&'static str, f64>,
 }
 
 pub(crate) fn run(args: &AttackArgs) -> Result<Exit, CliError> {
@@ -68,15 +73,20 @@ pub(crate) fn run(args: &AttackArgs) -> Result<Exit, CliError> {
     let dataset = dataset_of(&terms.recipe)?.load(&folder)?;
     let victim = Victim {
         terms,
+        proof: &store,
         stolen: &stolen,
-        records: &dataset.train,
+        data: &dataset,
     };
     let defaults = Options::default();
     let options = Options {
         interval: args.interval.unwrap_or(defaults.interval),
         segments: args.segments.unwrap_or(defaults.segments),
-        learning_rate: args.learning_rate.unwrap_or(defaults.learning_rate),
+        learning_rate: args.learning_rate,
         nonce: args.seed,
+        access: args.access,
+        iterations: args.iterations,
+        adaptive: args.adaptive,
+        sample: args.sample,
     };
     if options.interval == 0 || options.segments == 0 {
         return Err(CliError::Usage(
@@ -91,17 +101,29 @@ pub(crate) fn run(args: &AttackArgs) -> Result<Exit, CliError> {
     let mut learner = image_learner(&claimed, &opened.device)?;
     let into = FolderStore::new(out);
     let started = Instant::now();
-    let spent = attack.forge(&victim, &options, learner.as_mut(), &into)?;
+    let made = attack.forge(&victim, &options, learner.as_mut(), &into)?;
+    let data = match &made.records {
+        None => None,
+        Some(records) => {
+            let folder = out.with_added_extension("data");
+            dataset.name.save(records, &dataset.test, &folder)?;
+            Some(folder.display().to_string())
+        }
+    };
     let manifest = read_claim(&into)?.map_err(|reason| CliError::Malformed(reason.to_string()))?;
     let forged = Forged {
-        schema: "pol.attack/1",
+        schema: "pol.attack/2",
         attack: attack.name(),
         run: out.display().to_string(),
         commitment: manifest.claim.commitment().to_string(),
-        steps: spent.steps,
-        honest_steps: spent.honest_steps,
+        gradients: made.spent.gradients,
+        honest_gradients: made.spent.honest_steps,
         seconds: started.elapsed().as_secs_f64(),
         proof_bytes: into.size()?,
+        data,
+        figures: (made.figures.iter())
+            .map(|&Figure { name, value }| (name, value))
+            .collect(),
     };
     if args.json {
         output::json(&forged)?;
@@ -114,13 +136,20 @@ pub(crate) fn run(args: &AttackArgs) -> Result<Exit, CliError> {
     output::field(
         "cost",
         format!(
-            "{} training steps where the honest training has {}; {:.1} s",
-            forged.steps, forged.honest_steps, forged.seconds
+            "{} gradients of a batch where the honest training has {}; {:.1} s",
+            forged.gradients, forged.honest_gradients, forged.seconds
         ),
     );
+    for (name, value) in &forged.figures {
+        output::field(name, format!("{value:.4}"));
+    }
     output::field("commitment", &forged.commitment);
+    let data_dir = match &forged.data {
+        None => String::new(),
+        Some(folder) => format!(" --data-dir {folder}"),
+    };
     output::note(format!(
-        "judge it: pol verify {} --policy paper",
+        "judge it: pol verify {} --policy paper{data_dir}",
         forged.run
     ));
     Ok(Exit::Done)

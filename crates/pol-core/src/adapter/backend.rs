@@ -103,7 +103,7 @@ impl Backend {
     /// If the backend is not compiled in, or finds no device. The search may abort the process
     /// where a driver is broken; `pol` makes it in a child process first.
     pub fn device(self) -> Result<Device, BackendError> {
-        let found = match self {
+        let found: Option<Device> = match self {
             #[cfg(feature = "flex")]
             Self::Flex => Some(Device::flex()),
             #[cfg(feature = "wgpu")]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
 use burn::tensor::{Bool, BoolStore, DType as BurnDType, Int, Shape, Tensor, TensorData};
 
 use crate::learner::LearnerError;
@@ -110,6 +111,48 @@ impl ModuleVisitor for Survey {
 
     fn visit_bool<const D: usize>(&mut self, _param: &Param<Tensor<D, Bool>>) {
         self.buffers.insert(model_entry(&self.path));
+    }
+}
+
+/// The gradient of each parameter that has one, by the name that the parameter has in states.
+///
+/// # Errors
+/// If the device fails.
+pub fn gradients_by_entry<M: Module>(
+    module: &M,
+    gradients: &GradientsParams,
+) -> Result<Vec<Entry>, LearnerError> {
+    let mut entries = Vec::new();
+    let mut reader = GradientReader {
+        gradients,
+        collector: Collector {
+            path: Path::default(),
+            entries: &mut entries,
+            error: None,
+        },
+    };
+    module.visit(&mut reader);
+    reader.collector.error.map_or(Ok(entries), Err)
+}
+
+struct GradientReader<'a> {
+    gradients: &'a GradientsParams,
+    collector: Collector<'a>,
+}
+
+impl ModuleVisitor for GradientReader<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.collector.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.collector.path.leave();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.get::<D>(param.id) {
+            self.collector.collect(gradient.try_into_data());
+        }
     }
 }
 

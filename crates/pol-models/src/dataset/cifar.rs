@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{DatasetError, DatasetName, Images, locate, read};
+use super::{DatasetError, DatasetName, Images, locate, read, write};
 
 const PIXELS: usize = 3072;
 /// A file of the whole CIFAR-100 training set has 153,700,000 bytes.
@@ -77,6 +77,19 @@ pub(super) fn load(
     });
     let images = |part: Part| Images::new(part.bytes, part.labels, layout.labels + PIXELS);
     Ok((images(train), images(test), notice))
+}
+
+/// Writes both splits into the set's own folder inside `folder`: training images into one file.
+pub(super) fn save(
+    dataset: DatasetName,
+    train: &Images,
+    test: &Images,
+    folder: &Path,
+) -> Result<(), DatasetError> {
+    let layout = layout(dataset);
+    let inner = folder.join(layout.folder);
+    write(&inner.join(layout.train[0]), &train.bytes)?;
+    write(&inner.join(layout.test), &test.bytes)
 }
 
 #[derive(Default)]

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{DatasetError, DatasetName, Images, locate, read};
+use super::{DatasetError, DatasetName, Images, locate, read, write};
 
 /// The largest file: MNIST's training images have 47,040,016 bytes.
 const MAX_FILE_BYTES: u64 = 1 << 28;
@@ -44,9 +44,54 @@ pub(super) fn load(dataset: DatasetName, folder: &Path) -> Result<(Images, Image
     Ok((load("train")?, load("t10k")?))
 }
 
+/// Whether the folder has a data set of this name of its own.
+pub(super) fn is_in(dataset: DatasetName, folder: &Path) -> bool {
+    let file = |suffix| format!("{}/train-images-idx3-ubyte{suffix}", dataset.name());
+    ["", ".gz"]
+        .iter()
+        .any(|suffix| folder.join(file(suffix)).is_file())
+}
+
+/// Writes both splits into `folder/DATASET`.
+pub(super) fn save(
+    dataset: DatasetName,
+    train: &Images,
+    test: &Images,
+    folder: &Path,
+) -> Result<(), DatasetError> {
+    let image = dataset.image();
+    for (split, images) in [("train", train), ("t10k", test)] {
+        let file = |kind: &str| {
+            let name = format!("{}/{split}-{kind}-ubyte", dataset.name());
+            folder.join(name)
+        };
+        let count = images.labels.len();
+        let dimensions = [count, image.height, image.width];
+        write(
+            &file("images-idx3"),
+            &encode(&dimensions, images.bytes.iter().copied()),
+        )?;
+        let labels = images.labels.iter().map(|&label| label as u8);
+        write(&file("labels-idx1"), &encode(&[count], labels))?;
+    }
+    Ok(())
+}
+
+fn encode(dimensions: &[usize], content: impl Iterator<Item = u8>) -> Vec<u8> {
+    let mut bytes = vec![0, 0, 8, dimensions.len() as u8];
+    for &dimension in dimensions {
+        bytes.extend((dimension as u32).to_be_bytes());
+    }
+    bytes.extend(content);
+    bytes
+}
+
 fn find(dataset: DatasetName, folder: &Path, name: &str) -> Result<PathBuf, DatasetError> {
+    let own = folder.join(dataset.name());
     let folders = match dataset {
         DatasetName::FashionMnist => vec![folder, Path::new(DEBIAN_FASHION)],
+        // Only from a folder of its own: the names are MNIST's.
+        DatasetName::Digits => vec![own.as_path()],
         _ => vec![folder],
     };
     folders
@@ -126,6 +171,21 @@ mod tests {
         assert_eq!((train.len(), test.len()), (3, 2));
         assert_eq!(train.record(2).unwrap().label, 9);
         assert_eq!(test.record(1).unwrap().bytes, [5; 784]);
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        for dataset in [DatasetName::Digits, DatasetName::Mnist] {
+            let image = |label: u32, pixel: u8| (label, vec![pixel; dataset.image().len()]);
+            let train = Images::of_pixels(dataset, [image(3, 7), image(9, 0)]).unwrap();
+            let test = Images::of_pixels(dataset, [image(1, 16)]).unwrap();
+            dataset.save(&train, &test, folder.path()).unwrap();
+            let loaded = dataset.load(folder.path()).unwrap();
+            assert_eq!((loaded.train, loaded.test), (train, test));
+        }
+        let short = Images::of_pixels(DatasetName::Mnist, [(0, vec![0; 3])]);
+        assert!(short.unwrap_err().to_string().contains("record 0"));
     }
 
     #[test]
