@@ -18,9 +18,9 @@ use pol_models::dataset::DatasetName;
 use crate::AttackError;
 use crate::forgery::with_entries;
 
-/// How far the weights are moved along v for the difference (l2). In `f32`, kinks of rectifiers spoil
-/// longer steps, and rounding spoils shorter ones.
-pub const STEP: f64 = 1e-4;
+/// How far the weights may be moved along v for the difference (l2). In `f32`, kinks of rectifiers spoil
+/// longer steps, and rounding spoils shorter ones: how long is best depends on the model's depth.
+pub const STEPS: [f64; 3] = [1e-4, 1e-5, 1e-6];
 /// Gradients of a batch that an evaluation costs.
 pub const GRADIENTS: u64 = 3;
 /// λ, as a fraction of the objective at the start, for a mean square change of one.
@@ -39,6 +39,8 @@ pub struct Problem<'a> {
     pub pixels: &'a [f32],
     /// Their labels.
     pub labels: &'a [u32],
+    /// How far the weights are moved for a difference; see [`suitable_step`].
+    pub step: f64,
 }
 
 /// An evaluation of ‖∇_w L − g*‖².
@@ -92,7 +94,7 @@ pub fn evaluate(
             gradient: vec![0.0; pixels.len()],
         });
     }
-    let step = STEP / length;
+    let step = problem.step / length;
     let mut by_input = |step: f64| -> Result<Vec<f32>, AttackError> {
         learner.restore(&moved(problem.weights, &off, step))?;
         Ok(learner.gradients(pixels, problem.labels)?.pixels)
@@ -105,6 +107,27 @@ pub fn evaluate(
             .map(|(up, down)| (f64::from(*up) - f64::from(*down)) / step)
             .collect(),
     })
+}
+
+/// Of [`STEPS`], the one that serves a problem best: kinks and rounding both add to a gradient's length,
+/// so that the shortest gradient is the least spoiled one.
+///
+/// # Errors
+/// If the learner fails.
+pub fn suitable_step(
+    problem: &Problem<'_>,
+    learner: &mut dyn ImageLearner,
+) -> Result<f64, AttackError> {
+    let mut best = (f64::INFINITY, STEPS[0]);
+    for step in STEPS {
+        let tried = Problem { step, ..*problem };
+        let found = evaluate(&tried, problem.pixels, learner)?;
+        let square: f64 = found.gradient.iter().map(|g| g * g).sum();
+        if square < best.0 {
+            best = (square, step);
+        }
+    }
+    Ok(best.1)
 }
 
 /// Changes the images by L-BFGS, so many iterations, within what pixels can be.

@@ -112,15 +112,24 @@ pub(crate) fn optimise(
     options: &Options,
     learner: &mut dyn ImageLearner,
     (weights, goal, scale): (&State, &State, f64),
+    step: &mut Option<f64>,
 ) -> Result<(Made, Found), AttackError> {
     let wanted = direction(learner, weights, goal, scale);
-    let problem = Problem {
+    let mut problem = Problem {
         weights,
         wanted: &wanted,
         pixels: &clean.shares(victim.data),
         labels: &clean.labels,
+        step: step.unwrap_or(matching::STEPS[0]),
     };
-    let found = matching::minimise(&problem, options.iterations, victim.data.name, learner)?;
+    let mut chosen = 0;
+    if step.is_none() {
+        problem.step = matching::suitable_step(&problem, learner)?;
+        *step = Some(problem.step);
+        chosen = matching::GRADIENTS * matching::STEPS.len() as u64;
+    }
+    let mut found = matching::minimise(&problem, options.iterations, victim.data.name, learner)?;
+    found.gradients += chosen;
     let made = Made {
         labels: clean.labels.clone(),
         pixels: found.pixels.clone(),
@@ -191,11 +200,18 @@ pub(crate) fn forge_line(
         };
         let origin = if options.adaptive { &from } else { &start };
         let goal = between(&from, origin, victim.stolen, share);
-        let mut together = Vec::new();
+        let (mut together, mut step) = (Vec::new(), None);
         if joint {
             let clean = source.take(k * size);
             let scale = 1.0 / (rate * k as f64);
-            let (made, found) = optimise(&clean, victim, options, learner, (&from, &goal, scale))?;
+            let (made, found) = optimise(
+                &clean,
+                victim,
+                options,
+                learner,
+                (&from, &goal, scale),
+                &mut step,
+            )?;
             gradients += found.gradients * k;
             matched_to += k as f64 * found.after / found.before;
             together = made.split(size as usize);
@@ -208,8 +224,14 @@ pub(crate) fn forge_line(
                 None => {
                     let clean = source.take(size);
                     let scale = 1.0 / (rate * (k - within) as f64);
-                    let (made, found) =
-                        optimise(&clean, victim, options, learner, (&at, &goal, scale))?;
+                    let (made, found) = optimise(
+                        &clean,
+                        victim,
+                        options,
+                        learner,
+                        (&at, &goal, scale),
+                        &mut step,
+                    )?;
                     gradients += found.gradients;
                     matched_to += found.after / found.before;
                     made
