@@ -1,8 +1,10 @@
 //! The command line.
 
 mod audit;
+mod experiment;
 
 pub(crate) use audit::*;
+pub(crate) use experiment::*;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -50,6 +52,8 @@ pub(crate) enum Command {
     Calibrate(CalibrateArgs),
     /// Forge a proof by a published attack, to see what a policy is worth; `list` names them.
     Attack(AttackArgs),
+    /// Run an experiment from a recipe: raw rows, and a summary.
+    Measure(MeasureArgs),
     /// Check and show a signed verdict.
     Verdict(VerdictArgs),
     /// Show what a proof claims, without checking more than its manifest.

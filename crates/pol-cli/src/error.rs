@@ -17,6 +17,7 @@ use pol_core::verify::{Verdict, VerifyError};
 use pol_evidence::key::KeyError;
 use pol_evidence::timestamp::TimestampError;
 use pol_evidence::training::SignatureError;
+use pol_experiments::ExperimentError;
 use pol_models::RecipeMismatch;
 use pol_models::dataset::DatasetError;
 use pol_models::fetch::FetchError;
@@ -62,6 +63,7 @@ impl From<&CliError> for Exit {
         match error {
             CliError::Usage(_)
             | CliError::RecipeFile(_)
+            | CliError::Experiment(ExperimentError::Plan(_) | ExperimentError::Occupied(_))
             | CliError::Key(
                 KeyError::Exposed { .. }
                 | KeyError::NeedsPassphrase { .. }
@@ -110,6 +112,8 @@ pub(crate) enum CliError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Attack(#[from] AttackError),
+    #[error(transparent)]
+    Experiment(#[from] ExperimentError),
     #[error(transparent)]
     Calibrate(#[from] CalibrateError),
     /// A file that is not what it should be, and was not made by this program as it is.

@@ -36,6 +36,13 @@ pub(crate) fn note(text: impl AsRef<str>) {
     eprintln!("note: {}", clean(text.as_ref()));
 }
 
+/// What is being done, where something takes long.
+pub(crate) fn progress_note(text: &str) {
+    if std::io::stderr().is_terminal() {
+        eprintln!("… {}", clean(text));
+    }
+}
+
 /// What went wrong, and the remedy.
 pub(crate) fn error(error: &CliError) {
     eprintln!("error: {}", printable(error));

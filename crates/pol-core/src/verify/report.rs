@@ -225,6 +225,31 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The check that failed, in a word or two: `start`, `bounds`, `data`, `tolerance`, …
+    pub const fn check(&self) -> &'static str {
+        match self {
+            Self::Unfinished
+            | Self::Manifest(_)
+            | Self::Item(_)
+            | Self::Chain(_)
+            | Self::NotFinite { .. }
+            | Self::UnfitState { .. } => "integrity",
+            Self::FinalModel(_) => "final model",
+            Self::OtherCommitment { .. } => "commitment",
+            Self::OtherRecipe { .. } => "recipe",
+            Self::OtherData { .. } | Self::OtherDataRoot { .. } | Self::OtherRecord(_) => "data",
+            Self::InitialState { .. } | Self::Start(_) | Self::Prior(_) => "start",
+            Self::Bound { .. } => "bounds",
+            Self::Evidence(_) | Self::Attestation(_) => "evidence",
+            Self::Challenge(_) | Self::Withheld(_) | Self::Inclusion(_) => "opening",
+            Self::Noise { .. } => "noise",
+            Self::Cost { .. } => "cost",
+            Self::BitsDiffer { .. } | Self::DigestDiffers { .. } => "bits",
+            Self::TooFar { .. } | Self::NoDistance { .. } => "tolerance",
+            Self::NotChecked(_) => "not checked",
+        }
+    }
+
     /// Whether the proof is at fault. Otherwise a check could not be made, or showed nothing.
     pub fn is_rejection(&self) -> bool {
         !matches!(

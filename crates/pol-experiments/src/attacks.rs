@@ -1,0 +1,414 @@
+//! Forgeries against policies, beside honest runs under the same ones.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use burn::tensor::Device;
+use pol_attacks::{Access, Attack, AttackError, Forged, Options, Victim};
+use pol_core::recipe::Recipe;
+use pol_core::records::Records;
+use pol_core::state::State;
+use pol_core::store::{MemoryStore, Store};
+use pol_core::verify::{Report, Verdict, final_state};
+use pol_models::image_learner;
+use serde::{Deserialize, Serialize};
+
+use crate::lab::{Proved, Setting, judge, prove};
+use crate::plan::{AttackPlan, Attacks, Resolved};
+use crate::reproduction::note_absent;
+use crate::summary::{Found, SummaryTable, short};
+use crate::table::{Row, Table};
+use crate::{ExperimentError, Lab};
+
+const NONCE: u64 = 0;
+
+/// One verdict.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Measured {
+    cell: String,
+    training: String,
+    numerics: String,
+    interval: u64,
+    /// The forgery, or `honest`.
+    attack: String,
+    /// How it differs from the attack's own defaults; for honest runs, where they were verified.
+    variant: String,
+    /// What the verifier has: `public` data, or what an audit `opened`.
+    data: String,
+    policy: String,
+    verdict: String,
+    /// The check that decided.
+    check: String,
+    reason: String,
+    gradients: u64,
+    honest_gradients: u64,
+    proof_bytes: u64,
+    honest_proof_bytes: u64,
+    forge_seconds: f64,
+    verify_seconds: f64,
+    figures: String,
+}
+
+impl Row for Measured {
+    fn cell(&self) -> &str {
+        &self.cell
+    }
+}
+
+/// Everything that a row says beside the verdict.
+struct Subject<'a> {
+    training: &'a Resolved,
+    claimed: &'a Recipe,
+    store: &'a dyn Store,
+    interval: u64,
+    attack: &'a str,
+    variant: &'a str,
+    cost: (u64, f64, u64),
+    honest: (u64, u64),
+    figures: String,
+}
+
+pub(crate) fn run(plan: &Attacks, lab: &Lab<'_>, rows: &Path) -> Result<Found, ExperimentError> {
+    let mut table: Table<Measured> = Table::open(rows)?;
+    let mut found = Found::default();
+    for (number, training) in plan.trainings.iter().enumerate() {
+        let training = training.resolve(lab)?;
+        for &interval in &plan.intervals {
+            let interval = interval.min(training.recipe.steps);
+            let place = format!("{number}/{interval}");
+            let mut victim = None;
+            for honest in &plan.honest {
+                let setting = Setting::parse(honest)?;
+                let cell = format!("{place}/honest/{honest}");
+                let Some(device) = lab.device(&setting) else {
+                    note_absent(&mut found, honest);
+                    continue;
+                };
+                if !table.has(&cell) {
+                    (lab.tell)(&format!(
+                        "{}, k = {interval}: honest, {honest}",
+                        training.name
+                    ));
+                    let proved = prove(&training, NONCE, interval, &setting)?;
+                    let bytes = size(&proved.store)?;
+                    let subject = Subject {
+                        training: &training,
+                        claimed: &training.recipe,
+                        store: proved.store.as_ref(),
+                        interval,
+                        attack: "honest",
+                        variant: honest,
+                        cost: (training.recipe.steps, 0.0, bytes),
+                        honest: (training.recipe.steps, bytes),
+                        figures: String::new(),
+                    };
+                    table.add(judge_by_all(
+                        plan,
+                        &cell,
+                        &subject,
+                        "public",
+                        &training.data.train,
+                        &setting,
+                        &device,
+                    )?)?;
+                }
+            }
+            for attack in applicable(plan, &training, interval) {
+                let cell = format!("{place}/{}", label(attack));
+                if table.has(&cell) {
+                    continue;
+                }
+                let what = label(attack);
+                (lab.tell)(&format!("{}, k = {interval}: {what}", training.name));
+                let victim = match &victim {
+                    Some(victim) => victim,
+                    None => victim.insert(publish(&training, interval)?),
+                };
+                let rows = forge_and_judge(plan, attack, &training, interval, victim, &cell)?;
+                if rows.is_empty() {
+                    found.notes.push(format!(
+                        "{what} does not apply to {}, k = {interval}",
+                        training.name
+                    ));
+                } else {
+                    table.add(rows)?;
+                }
+            }
+        }
+    }
+    found.seeds = vec![NONCE];
+    found.notes.splice(0..0, passed(table.rows()));
+    found.tables = tables(table.rows());
+    Ok(found)
+}
+
+/// An honest training, and what is stolen of it.
+struct Published {
+    proved: Proved,
+    stolen: State,
+    bytes: u64,
+}
+
+fn publish(training: &Resolved, interval: u64) -> Result<Published, ExperimentError> {
+    let proved = prove(training, NONCE, interval, &Setting::Same)?;
+    let (_, stolen) = final_state(proved.store.as_ref())
+        .ok_or_else(|| ExperimentError::Plan("the honest proof has no final state".to_owned()))?;
+    let bytes = size(&proved.store)?;
+    Ok(Published {
+        proved,
+        stolen,
+        bytes,
+    })
+}
+
+fn size(store: &MemoryStore) -> Result<u64, ExperimentError> {
+    let items = store.items().into_iter();
+    let bytes = items.map(|item| Ok(store.read(item, u64::MAX)?.len() as u64));
+    bytes.sum::<Result<u64, ExperimentError>>()
+}
+
+fn applicable<'p>(
+    plan: &'p Attacks,
+    training: &'p Resolved,
+    interval: u64,
+) -> impl Iterator<Item = &'p AttackPlan> {
+    plan.attacks.iter().filter(move |attack| {
+        attack.interval.is_none_or(|only| only == interval) && training.is_tried(&attack.name)
+    })
+}
+
+fn variant(plan: &AttackPlan) -> String {
+    let mut parts = Vec::new();
+    if let Some(access) = &plan.access {
+        parts.push(format!("{access} data"));
+    }
+    if plan.adaptive {
+        parts.push("adaptive".to_owned());
+    }
+    parts.join(", ")
+}
+
+fn label(plan: &AttackPlan) -> String {
+    let variant = variant(plan);
+    match variant.is_empty() {
+        true => plan.name.clone(),
+        false => format!("{} ({variant})", plan.name),
+    }
+}
+
+fn forge_and_judge(
+    plan: &Attacks,
+    attack_plan: &AttackPlan,
+    training: &Resolved,
+    interval: u64,
+    published: &Published,
+    cell: &str,
+) -> Result<Vec<Measured>, ExperimentError> {
+    let unknown = |what: String| ExperimentError::Plan(what);
+    let attack: &dyn Attack = pol_attacks::named(&attack_plan.name)
+        .ok_or_else(|| unknown(format!("there is no attack `{}`", attack_plan.name)))?;
+    let defaults = Options::default();
+    let access = attack_plan.access.as_deref().unwrap_or("training");
+    let options = Options {
+        interval,
+        segments: attack_plan.segments.unwrap_or(defaults.segments),
+        learning_rate: attack_plan.learning_rate,
+        nonce: attack_plan.nonce.unwrap_or(defaults.nonce),
+        access: access.parse::<Access>().map_err(unknown)?,
+        iterations: attack_plan.iterations.unwrap_or(defaults.iterations),
+        adaptive: attack_plan.adaptive,
+        sample: attack_plan.sample.unwrap_or(defaults.sample),
+    };
+    let victim = Victim {
+        terms: &published.proved.manifest.claim.terms,
+        proof: published.proved.store.as_ref(),
+        stolen: &published.stolen,
+        data: &training.data,
+    };
+    let claimed = attack.claimed(&victim, &options);
+    let mut learner = image_learner(&claimed, &Device::flex())?;
+    let store = MemoryStore::new();
+    let started = Instant::now();
+    let made = match attack.forge(&victim, &options, learner.as_mut(), &store) {
+        Ok(made) => made,
+        Err(AttackError::NotApplicable(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let forge_seconds = started.elapsed().as_secs_f64();
+    let variant = variant(attack_plan);
+    let subject = Subject {
+        training,
+        claimed: &claimed,
+        store: &store,
+        interval,
+        attack: &attack_plan.name,
+        variant: &variant,
+        cost: (made.spent.gradients, forge_seconds, size(&store)?),
+        honest: (made.spent.honest_steps, published.bytes),
+        figures: figures(&made),
+    };
+    let device = Device::flex();
+    let by = |data: &str, records: &dyn Records| {
+        judge_by_all(plan, cell, &subject, data, records, &Setting::Same, &device)
+    };
+    let mut rows = by("public", &training.data.train)?;
+    if let Some(records) = &made.records {
+        rows.extend(by("opened", records)?);
+    }
+    Ok(rows)
+}
+
+fn figures(made: &Forged) -> String {
+    let figures = made.figures.iter();
+    let figures: BTreeMap<_, _> = figures.map(|figure| (figure.name, figure.value)).collect();
+    serde_json::to_string(&figures).unwrap_or_default()
+}
+
+fn judge_by_all(
+    plan: &Attacks,
+    cell: &str,
+    subject: &Subject<'_>,
+    data: &str,
+    records: &dyn Records,
+    setting: &Setting,
+    device: &Device,
+) -> Result<Vec<Measured>, ExperimentError> {
+    let rows = plan.policies.iter().map(|policy| {
+        let started = Instant::now();
+        let report = judge(
+            subject.store,
+            subject.claimed,
+            records,
+            policy,
+            setting,
+            device,
+        )?;
+        let (check, reason) = decided(&report);
+        Ok(Measured {
+            cell: cell.to_owned(),
+            training: subject.training.name.clone(),
+            numerics: subject.training.recipe.numerics.to_string(),
+            interval: subject.interval,
+            attack: subject.attack.to_owned(),
+            variant: subject.variant.to_owned(),
+            data: data.to_owned(),
+            policy: policy.clone(),
+            verdict: report.verdict.to_string(),
+            check,
+            reason,
+            gradients: subject.cost.0,
+            honest_gradients: subject.honest.0,
+            proof_bytes: subject.cost.2,
+            honest_proof_bytes: subject.honest.1,
+            forge_seconds: subject.cost.1,
+            verify_seconds: started.elapsed().as_secs_f64(),
+            figures: subject.figures.clone(),
+        })
+    });
+    rows.collect()
+}
+
+/// The first check that failed, and how.
+pub(crate) fn decided(report: &Report) -> (String, String) {
+    // What rejects decides before what could not be checked.
+    let mut reasons = report.reasons.iter();
+    let rejecting = reasons.clone().find(|reason| reason.is_rejection());
+    match rejecting.or_else(|| reasons.next()) {
+        None => (String::new(), String::new()),
+        Some(reason) => (reason.check().to_owned(), reason.to_string()),
+    }
+}
+
+fn accepted(row: &Measured) -> bool {
+    row.verdict == Verdict::Accepted.to_string()
+}
+
+/// What has to be said first.
+fn passed(rows: &[Measured]) -> Vec<String> {
+    let forged = |row: &&Measured| row.attack != "honest";
+    let defence = |row: &&Measured| row.policy == "calibrated";
+    let mut notes: Vec<String> = rows
+        .iter()
+        .filter(forged)
+        .filter(defence)
+        .filter(|row| accepted(row))
+        .map(|row| {
+            format!(
+                "**{} is accepted by the default policy** ({}, {}, k = {}, {} data)",
+                row.attack, row.training, row.numerics, row.interval, row.data
+            )
+        })
+        .collect();
+    let refused = rows
+        .iter()
+        .filter(|row| row.attack == "honest" && row.verdict == Verdict::Rejected.to_string());
+    notes.extend(refused.map(|row| {
+        format!(
+            "**an honest run is rejected by `{}`** ({}, {}, k = {}, {}): {}",
+            row.policy, row.training, row.numerics, row.interval, row.variant, row.reason
+        )
+    }));
+    notes
+}
+
+fn tables(rows: &[Measured]) -> Vec<SummaryTable> {
+    let mut policies: Vec<&str> = Vec::new();
+    for row in rows {
+        if !policies.contains(&row.policy.as_str()) {
+            policies.push(&row.policy);
+        }
+    }
+    let mut groups: Vec<((&str, &str, u64), Vec<&Measured>)> = Vec::new();
+    for row in rows {
+        let key = (row.training.as_str(), row.numerics.as_str(), row.interval);
+        match groups.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, group)) => group.push(row),
+            None => groups.push((key, vec![row])),
+        }
+    }
+    let mut tables = Vec::new();
+    for ((training, numerics, interval), rows) in groups {
+        let mut columns = vec!["", "variant", "data"];
+        columns.extend(&policies);
+        columns.extend(["cost#", "proof#"]);
+        let caption = format!(
+            "{training}, {numerics} numerics, k = {interval}. Cost: gradients over those of the honest \
+             training; proof: bytes over those of the honest proof"
+        );
+        let mut table = SummaryTable::new(&caption, &columns);
+        let mut lines: Vec<(&str, &str, &str)> = Vec::new();
+        for row in &rows {
+            let line = (row.attack.as_str(), row.variant.as_str(), row.data.as_str());
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+        for line in lines {
+            let of: Vec<&&Measured> = (rows.iter())
+                .filter(|r| (r.attack.as_str(), r.variant.as_str(), r.data.as_str()) == line)
+                .collect();
+            let mut cells = vec![line.0.to_owned(), line.1.to_owned(), line.2.to_owned()];
+            for policy in &policies {
+                let row = of.iter().find(|row| row.policy == *policy);
+                cells.push(
+                    row.map_or_else(String::new, |row| match row.check.is_empty() {
+                        true => row.verdict.clone(),
+                        false => format!("{}: {}", row.verdict, row.check),
+                    }),
+                );
+            }
+            if let Some(row) = of.first() {
+                cells.push(short(
+                    row.gradients as f64 / row.honest_gradients.max(1) as f64,
+                ));
+                cells.push(short(
+                    row.proof_bytes as f64 / row.honest_proof_bytes.max(1) as f64,
+                ));
+            }
+            table.rows.push(cells);
+        }
+        tables.push(table);
+    }
+    tables
+}

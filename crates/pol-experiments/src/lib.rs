@@ -1,0 +1,152 @@
+//! Experiments on proofs of learning. A recipe (TOML) says what is measured, in a quick and a full size;
+//! raw rows go to a CSV file as they are measured, so that an interrupted experiment goes on where it
+//! was; a summary says what they come to, and on which machine.
+
+mod attacks;
+mod cost;
+mod false_rejections;
+mod lab;
+mod plan;
+mod reference;
+mod reproduction;
+mod summary;
+mod table;
+
+pub use lab::{DeviceFound, Lab};
+pub use plan::{Plan, SHIPPED, Size, shipped};
+pub use summary::{Column, Machine, Summary, SummaryTable};
+pub use table::Row;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use pol_attacks::AttackError;
+use pol_core::learner::LearnerError;
+use pol_core::recorder::RecordError;
+use pol_core::schedule::ScheduleError;
+use pol_core::store::StoreError;
+use pol_core::training::TrainError;
+use pol_core::verify::VerifyError;
+use pol_models::RecipeMismatch;
+use pol_models::dataset::DatasetError;
+use pol_models::recipe_file::RecipeFileError;
+
+/// The file of the raw rows, in an experiment's folder.
+pub const ROWS: &str = "rows.csv";
+/// The file of the summary.
+pub const SUMMARY: &str = "summary.json";
+/// The file of the recipe that is followed there.
+pub const PLAN: &str = "recipe.toml";
+
+/// Why an experiment stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExperimentError {
+    /// The recipe is not one.
+    #[error("{0}")]
+    Plan(String),
+    /// The folder holds another experiment.
+    #[error("{0} holds another experiment; give a new folder")]
+    Occupied(PathBuf),
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The rows that are there are not this experiment's.
+    #[error("{path}: {source}")]
+    Rows {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: csv::Error,
+    },
+    /// A training recipe cannot be followed.
+    #[error(transparent)]
+    Recipe(#[from] RecipeMismatch),
+    /// A training recipe is faulty.
+    #[error(transparent)]
+    RecipeFile(#[from] RecipeFileError),
+    /// The data is not there.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// The learner failed.
+    #[error(transparent)]
+    Learner(#[from] LearnerError),
+    /// No batch can be drawn.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// A training failed.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// A proof could not be written.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A verification failed.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// A forgery failed.
+    #[error(transparent)]
+    Attack(#[from] AttackError),
+}
+
+/// Runs what of an experiment is not done yet, in `folder`, and writes its summary there.
+///
+/// # Errors
+/// [`ExperimentError`]. What was measured before stays, and need not be measured again.
+pub fn run(
+    plan: &Plan,
+    size: Size,
+    lab: &Lab<'_>,
+    folder: &Path,
+) -> Result<Summary, ExperimentError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ExperimentError::Io { path, source }
+    };
+    std::fs::create_dir_all(folder).map_err(io(folder))?;
+    let copy = folder.join(PLAN);
+    let text = format!("# The {size} size of this recipe.\n{}", plan.text());
+    if copy.exists() {
+        let there = std::fs::read_to_string(&copy).map_err(io(&copy))?;
+        if there != text {
+            return Err(ExperimentError::Occupied(folder.to_owned()));
+        }
+    } else {
+        std::fs::write(&copy, &text).map_err(io(&copy))?;
+    }
+    let started = Instant::now();
+    let rows = folder.join(ROWS);
+    let found = match plan.experiment() {
+        plan::Experiment::Reproduction(sizes) => reproduction::run(sizes.of(size), lab, &rows)?,
+        plan::Experiment::ReferenceDistance(sizes) => reference::run(sizes.of(size), lab, &rows)?,
+        plan::Experiment::Attacks(sizes) => attacks::run(sizes.of(size), lab, &rows)?,
+        plan::Experiment::FalseRejections(sizes) => {
+            false_rejections::run(sizes.of(size), lab, &rows)?
+        }
+        plan::Experiment::Cost(sizes) => cost::run(sizes.of(size), lab, &rows)?,
+    };
+    let summary = Summary {
+        schema: summary::SCHEMA.to_owned(),
+        experiment: plan.name().to_owned(),
+        title: plan.title().to_owned(),
+        about: plan.about().to_owned(),
+        size: size.to_string(),
+        seconds: started.elapsed().as_secs_f64(),
+        machine: Machine::here(lab),
+        seeds: found.seeds,
+        notes: found.notes,
+        tables: found.tables,
+    };
+    let path = folder.join(SUMMARY);
+    let text = serde_json::to_string_pretty(&summary).unwrap_or_default();
+    std::fs::write(&path, text + "\n").map_err(io(&path))?;
+    Ok(summary)
+}
