@@ -7,7 +7,8 @@ use pol_core::recipe::Recipe;
 use pol_core::store::Store;
 use pol_models::ImageLearner;
 
-use crate::forgery::{Practice, constant_rate, honest_rate, on_their_data, train_otherwise};
+use crate::forgery::{Practice, constant_rate, honest_rate, train_otherwise};
+use crate::start::presentable;
 use crate::{Attack, AttackError, Forged, Options, Victim};
 
 /// See the module.
@@ -42,7 +43,7 @@ impl Attack for AugmentationSwap {
             let why = "the recipe has no augmentation".to_owned();
             return Err(AttackError::NotApplicable(why));
         }
-        let terms = on_their_data(victim, options, self.claimed(victim, options));
+        let (terms, _) = presentable(victim, options, &self.claimed(victim, options), learner)?;
         let practice = Practice {
             records: &victim.data.train,
             order: terms.seed,

@@ -10,7 +10,8 @@ use pol_core::schedule::Schedule;
 use pol_core::store::Store;
 use pol_models::ImageLearner;
 
-use crate::forgery::{Forgery, between, constant_rate, honest_rate, model_distance, on_their_data};
+use crate::forgery::{Forgery, between, constant_rate, honest_rate, model_distance};
+use crate::start::presentable;
 use crate::{Attack, AttackError, Forged, Options, Victim};
 
 /// Honest segments in each epoch: the Q of the published verifier.
@@ -44,11 +45,10 @@ impl Attack for Blindfold {
         learner: &mut dyn ImageLearner,
         store: &dyn Store,
     ) -> Result<Forged, AttackError> {
-        let terms = on_their_data(victim, options, self.claimed(victim, options));
+        let (terms, mut state) =
+            presentable(victim, options, &self.claimed(victim, options), learner)?;
         let batch_size = terms.recipe.batch_size;
         let per_epoch = Schedule::steps_per_epoch(victim.data.train.len(), batch_size);
-        learner.initialise(&terms.seed)?;
-        let mut state = learner.capture()?;
         let mut forgery = Forgery::begin(terms, &victim.data.train, store);
         forgery.log(&state)?;
         let epoch_of = |segment: u64| segment * options.interval / per_epoch.max(1);

@@ -12,7 +12,8 @@ use pol_core::state::Entry;
 use pol_core::store::Store;
 use pol_models::ImageLearner;
 
-use crate::forgery::{Forgery, honest_rate, on_their_data, plain, plans};
+use crate::forgery::{Forgery, honest_rate, plain, plans};
+use crate::start::presentable;
 use crate::{Attack, AttackError, Forged, Options, Victim};
 
 /// Batches tried for each step.
@@ -46,13 +47,12 @@ impl Attack for DataForging {
         learner: &mut dyn ImageLearner,
         store: &dyn Store,
     ) -> Result<Forged, AttackError> {
-        let mut terms = on_their_data(victim, options, self.claimed(victim, options));
+        let recipe = self.claimed(victim, options);
+        let (mut terms, mut state) = presentable(victim, options, &recipe, learner)?;
         terms.batches = BatchSource::Explicit;
         let train = &victim.data.train;
         let (seed, size) = (terms.seed, terms.recipe.batch_size);
         let mut stream = Seed::from_digest(tagged("forger", &[])).stream(Purpose::Audit);
-        learner.initialise(&seed)?;
-        let mut state = learner.capture()?;
         let mut forgery = Forgery::begin(terms.clone(), train, store);
         forgery.log(&state)?;
         let (mut gradients, mut nearest, mut gaps) = (0, 0.0, 0u64);

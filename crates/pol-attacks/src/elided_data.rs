@@ -8,7 +8,8 @@ use pol_core::records::{MemoryRecords, Records};
 use pol_core::store::Store;
 use pol_models::ImageLearner;
 
-use crate::forgery::{Practice, constant_rate, honest_rate, on_their_data, train_otherwise};
+use crate::forgery::{Practice, constant_rate, honest_rate, train_otherwise};
+use crate::start::presentable;
 use crate::{Attack, AttackError, Forged, Options, Victim};
 
 /// Rows and columns that a print-out shows at either edge.
@@ -42,7 +43,7 @@ impl Attack for ElidedData {
         learner: &mut dyn ImageLearner,
         store: &dyn Store,
     ) -> Result<Forged, AttackError> {
-        let terms = on_their_data(victim, options, self.claimed(victim, options));
+        let (terms, _) = presentable(victim, options, &self.claimed(victim, options), learner)?;
         let image = victim.data.name.image();
         let offset = victim.data.name.pixel_offset();
         let scale = victim.data.name.normalisation().scale as u8;

@@ -7,9 +7,8 @@ use pol_core::recipe::Recipe;
 use pol_core::store::Store;
 use pol_models::ImageLearner;
 
-use crate::forgery::{
-    Forgery, between, constant_rate, honest_rate, map_values, on_their_data, with_entries,
-};
+use crate::forgery::{Forgery, between, constant_rate, honest_rate, map_values, with_entries};
+use crate::start::presentable;
 use crate::{Attack, AttackError, Forged, Options, Victim};
 
 const MAX_TRIES: u64 = 10_000;
@@ -42,9 +41,8 @@ impl Attack for Grinding {
         learner: &mut dyn ImageLearner,
         store: &dyn Store,
     ) -> Result<Forged, AttackError> {
-        let terms = on_their_data(victim, options, self.claimed(victim, options));
-        learner.initialise(&terms.seed)?;
-        let mut state = learner.capture()?;
+        let (terms, mut state) =
+            presentable(victim, options, &self.claimed(victim, options), learner)?;
         let mut forgery = Forgery::begin(terms, &victim.data.train, store);
         forgery.log(&state)?;
         for segment in 0..options.segments {

@@ -9,8 +9,8 @@ use pol_core::recipe::Recipe;
 use pol_core::store::Store;
 use pol_models::ImageLearner;
 
-use crate::forgery::{Forgery, between, constant_rate, model_distance, on_their_data};
-use crate::start::matched;
+use crate::forgery::{Forgery, between, constant_rate, model_distance};
+use crate::start::{matched, presentable};
 use crate::{Attack, AttackError, Forged, Options, Victim};
 
 /// A rate at which nothing moves.
@@ -51,10 +51,9 @@ impl Attack for Infinitesimal {
         learner: &mut dyn ImageLearner,
         store: &dyn Store,
     ) -> Result<Forged, AttackError> {
-        let terms = on_their_data(victim, options, self.claimed(victim, options));
+        let recipe = self.claimed(victim, options);
+        let (terms, mut start) = presentable(victim, options, &recipe, learner)?;
         let seed = terms.seed;
-        learner.initialise(&seed)?;
-        let mut start = learner.capture()?;
         let terms = match options.adaptive {
             true => terms,
             false => {

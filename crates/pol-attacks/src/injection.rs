@@ -10,9 +10,8 @@ use pol_core::state::{Entry, State};
 use pol_core::store::Store;
 use pol_models::ImageLearner;
 
-use crate::forgery::{
-    Forgery, between, constant_rate, honest_rate, model_distance, on_their_data, with_entries,
-};
+use crate::forgery::{Forgery, between, constant_rate, honest_rate, model_distance, with_entries};
+use crate::start::presentable;
 use crate::{Attack, AttackError, Forged, Options, Victim};
 
 /// The most replays that correct the velocity.
@@ -67,9 +66,7 @@ impl Attack for Injection {
         let rate = recipe.learning_rate.base;
         let reach =
             rate * momentum * (1.0 - momentum.powi(options.interval as i32)) / (1.0 - momentum);
-        let terms = on_their_data(victim, options, recipe);
-        learner.initialise(&terms.seed)?;
-        let initial = learner.capture()?;
+        let (terms, initial) = presentable(victim, options, &recipe, learner)?;
         let mut forgery = Forgery::begin(terms, &victim.data.train, store);
         let honest = forgery.train(learner, &initial, 0)?;
         let mut injected = pushed(&honest, &honest, victim.stolen, reach);

@@ -6,7 +6,8 @@ use pol_core::records::{MemoryRecords, Records};
 use pol_core::store::Store;
 use pol_models::ImageLearner;
 
-use crate::forgery::{Practice, constant_rate, honest_rate, on_their_data, train_otherwise};
+use crate::forgery::{Practice, constant_rate, honest_rate, train_otherwise};
+use crate::start::presentable;
 use crate::{Attack, AttackError, Forged, Options, Victim};
 
 /// Every twentieth label is changed.
@@ -40,7 +41,7 @@ impl Attack for LabelSwap {
         learner: &mut dyn ImageLearner,
         store: &dyn Store,
     ) -> Result<Forged, AttackError> {
-        let terms = on_their_data(victim, options, self.claimed(victim, options));
+        let (terms, _) = presentable(victim, options, &self.claimed(victim, options), learner)?;
         let classes = victim.data.name.classes() as u32;
         let train = &victim.data.train;
         let poisoned = (0..train.len()).filter_map(|index| {

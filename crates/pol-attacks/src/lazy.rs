@@ -6,7 +6,8 @@ use pol_core::recipe::Recipe;
 use pol_core::store::Store;
 use pol_models::ImageLearner;
 
-use crate::forgery::{Forgery, between, constant_rate, honest_rate, model_distance, on_their_data};
+use crate::forgery::{Forgery, between, constant_rate, honest_rate, model_distance};
+use crate::start::presentable;
 use crate::{Attack, AttackError, Forged, Options, Victim};
 
 /// See the module.
@@ -37,9 +38,7 @@ impl Attack for Lazy {
         learner: &mut dyn ImageLearner,
         store: &dyn Store,
     ) -> Result<Forged, AttackError> {
-        let terms = on_their_data(victim, options, self.claimed(victim, options));
-        learner.initialise(&terms.seed)?;
-        let start = learner.capture()?;
+        let (terms, start) = presentable(victim, options, &self.claimed(victim, options), learner)?;
         let mut forgery = Forgery::begin(terms, &victim.data.train, store);
         let template = forgery.train(learner, &start, 0)?;
         forgery.log(&start)?;

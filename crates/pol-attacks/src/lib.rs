@@ -52,6 +52,7 @@ pub use one_step_jump::OneStepJump;
 pub use order_swap::OrderSwap;
 pub use rate_override::RateOverride;
 pub use splice::Splice;
+pub use start::smallest_p;
 
 use std::fmt;
 use std::str::FromStr;

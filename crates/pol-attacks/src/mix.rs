@@ -5,7 +5,8 @@ use pol_core::recipe::Recipe;
 use pol_core::store::Store;
 use pol_models::ImageLearner;
 
-use crate::forgery::{Forgery, on_their_data, published};
+use crate::forgery::{Forgery, published};
+use crate::start::presentable;
 use crate::{Attack, AttackError, Forged, Options, Victim};
 
 /// See the module.
@@ -43,9 +44,7 @@ impl Attack for Mix {
             interval,
             ..*options
         };
-        let terms = on_their_data(victim, &options, recipe);
-        learner.initialise(&terms.seed)?;
-        let mut state = learner.capture()?;
+        let (terms, mut state) = presentable(victim, &options, &recipe, learner)?;
         let mut forgery = Forgery::begin(terms, &victim.data.train, store);
         forgery.log(&state)?;
         let seam = states.len() / 2;

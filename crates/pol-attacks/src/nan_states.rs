@@ -6,9 +6,8 @@ use pol_core::recipe::Recipe;
 use pol_core::store::Store;
 use pol_models::ImageLearner;
 
-use crate::forgery::{
-    Forgery, between, constant_rate, honest_rate, map_values, on_their_data, with_entries,
-};
+use crate::forgery::{Forgery, between, constant_rate, honest_rate, map_values, with_entries};
+use crate::start::presentable;
 use crate::{Attack, AttackError, Forged, Options, Victim};
 
 /// See the module.
@@ -39,9 +38,7 @@ impl Attack for NanStates {
         learner: &mut dyn ImageLearner,
         store: &dyn Store,
     ) -> Result<Forged, AttackError> {
-        let terms = on_their_data(victim, options, self.claimed(victim, options));
-        learner.initialise(&terms.seed)?;
-        let start = learner.capture()?;
+        let (terms, start) = presentable(victim, options, &self.claimed(victim, options), learner)?;
         let mut forgery = Forgery::begin(terms, &victim.data.train, store);
         let template = forgery.train(learner, &start, 0)?;
         forgery.log(&start)?;

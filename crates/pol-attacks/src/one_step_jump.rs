@@ -8,7 +8,8 @@ use pol_core::store::Store;
 use pol_models::ImageLearner;
 use pol_models::dataset::Images;
 
-use crate::forgery::{Forgery, between, honest_rate, model_distance, on_their_data, plain, plans};
+use crate::forgery::{Forgery, between, honest_rate, model_distance, plain, plans};
+use crate::start::presentable;
 use crate::steering::{Source, listed, optimise, step_on};
 use crate::{Attack, AttackError, Forged, Options, Spent, Victim};
 
@@ -44,10 +45,9 @@ impl Attack for OneStepJump {
     ) -> Result<Forged, AttackError> {
         let recipe = self.claimed(victim, options);
         let (size, rate) = (recipe.batch_size, recipe.learning_rate.base);
-        let provisional = on_their_data(victim, options, recipe.clone());
+        let (provisional, start) = presentable(victim, options, &recipe, learner)?;
         let segments = provisional.segments();
-        learner.initialise(&provisional.seed)?;
-        let mut states = vec![learner.capture()?];
+        let mut states = vec![start];
         let mut line = Forgery::begin(provisional.clone(), &victim.data.train, store);
         for segment in 0..segments - 1 {
             let next = line.train(learner, &states[segment as usize], segment)?;

@@ -8,7 +8,8 @@ use pol_core::recipe::Recipe;
 use pol_core::store::Store;
 use pol_models::ImageLearner;
 
-use crate::forgery::{Practice, constant_rate, honest_rate, on_their_data, train_otherwise};
+use crate::forgery::{Practice, constant_rate, honest_rate, train_otherwise};
+use crate::start::presentable;
 use crate::{Attack, AttackError, Forged, Options, Victim};
 
 /// See the module.
@@ -39,7 +40,7 @@ impl Attack for OrderSwap {
         learner: &mut dyn ImageLearner,
         store: &dyn Store,
     ) -> Result<Forged, AttackError> {
-        let terms = on_their_data(victim, options, self.claimed(victim, options));
+        let (terms, _) = presentable(victim, options, &self.claimed(victim, options), learner)?;
         let practice = Practice {
             records: &victim.data.train,
             order: Seed::from_digest(tagged("order-swap", &[&options.nonce.to_le_bytes()])),

@@ -7,7 +7,8 @@ use pol_core::state::{Entry, RATE_ENTRY};
 use pol_core::store::Store;
 use pol_models::ImageLearner;
 
-use crate::forgery::{Forgery, between, constant_rate, honest_rate, on_their_data, with_entries};
+use crate::forgery::{Forgery, between, constant_rate, honest_rate, with_entries};
+use crate::start::presentable;
 use crate::{Attack, AttackError, Forged, Options, Victim};
 
 const NEXT_TO_NOTHING: f64 = 1e-12;
@@ -40,9 +41,7 @@ impl Attack for RateOverride {
         learner: &mut dyn ImageLearner,
         store: &dyn Store,
     ) -> Result<Forged, AttackError> {
-        let terms = on_their_data(victim, options, self.claimed(victim, options));
-        learner.initialise(&terms.seed)?;
-        let start = learner.capture()?;
+        let (terms, start) = presentable(victim, options, &self.claimed(victim, options), learner)?;
         let mut forgery = Forgery::begin(terms, &victim.data.train, store);
         let template = forgery.train(learner, &start, 0)?;
         forgery.log(&start)?;

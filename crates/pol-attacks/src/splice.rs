@@ -5,7 +5,8 @@ use pol_core::recipe::Recipe;
 use pol_core::store::Store;
 use pol_models::ImageLearner;
 
-use crate::forgery::{Forgery, between, constant_rate, honest_rate, model_distance, on_their_data};
+use crate::forgery::{Forgery, between, constant_rate, honest_rate, model_distance};
+use crate::start::presentable;
 use crate::{Attack, AttackError, Forged, Options, Victim};
 
 /// The share of the way that is left before the last segment.
@@ -39,9 +40,8 @@ impl Attack for Splice {
         learner: &mut dyn ImageLearner,
         store: &dyn Store,
     ) -> Result<Forged, AttackError> {
-        let terms = on_their_data(victim, options, self.claimed(victim, options));
-        learner.initialise(&terms.seed)?;
-        let mut state = learner.capture()?;
+        let (terms, mut state) =
+            presentable(victim, options, &self.claimed(victim, options), learner)?;
         let mut forgery = Forgery::begin(terms, &victim.data.train, store);
         forgery.log(&state)?;
         // What is left of the way after a segment: a thousandth after them all.

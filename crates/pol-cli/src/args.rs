@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Attack(AttackArgs),
     /// Run an experiment from a recipe: raw rows, and a summary.
     Measure(MeasureArgs),
+    /// Write a report of a proof or an experiment: one page that opens offline.
+    Report(ReportArgs),
     /// Check and show a signed verdict.
     Verdict(VerdictArgs),
     /// Show what a proof claims, without checking more than its manifest.

@@ -10,6 +10,7 @@ pub(crate) mod doctor;
 pub(crate) mod inspect;
 pub(crate) mod keys;
 pub(crate) mod measure;
+pub(crate) mod report;
 pub(crate) mod timestamp;
 pub(crate) mod train;
 pub(crate) mod verdict;

@@ -22,6 +22,7 @@ use pol_models::RecipeMismatch;
 use pol_models::dataset::DatasetError;
 use pol_models::fetch::FetchError;
 use pol_models::recipe_file::RecipeFileError;
+use pol_report::ReportError;
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +113,8 @@ pub(crate) enum CliError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Attack(#[from] AttackError),
+    #[error(transparent)]
+    Report(#[from] ReportError),
     #[error(transparent)]
     Experiment(#[from] ExperimentError),
     #[error(transparent)]

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Command::Open(args) => commands::audit::open(&args),
         Command::AuditPlan(args) => commands::audit::plan(&args),
         Command::Attack(args) => commands::attack::run(&args),
+        Command::Report(args) => commands::report::run(&args),
         Command::Measure(args) => commands::measure::run(&args),
         Command::Calibrate(args) => commands::calibrate::run(&args),
         Command::Verdict(args) => commands::verdict::run(&args),

@@ -162,6 +162,21 @@ pub(crate) fn states_at(
     Ok(states)
 }
 
+/// The first nonce whose start the published test of distributions admits; it does not admit all honest
+/// ones.
+pub(crate) fn presentable_nonce(training: &Resolved) -> Result<u64, ExperimentError> {
+    let mut learner = image_learner(&training.recipe, &Device::flex())?;
+    let mut nonce = 0;
+    loop {
+        learner.initialise(&terms(training, nonce, 1).seed)?;
+        let start = learner.capture()?;
+        if pol_attacks::smallest_p(learner.as_ref(), &start) > 0.01 || nonce >= 1000 {
+            return Ok(nonce);
+        }
+        nonce += 1;
+    }
+}
+
 /// A training that was proved.
 pub(crate) struct Proved {
     pub(crate) manifest: Box<Manifest>,

@@ -34,3 +34,20 @@ pub(crate) enum SizeArg {
     /// Hours.
     Full,
 }
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// The folder of a proof, or of an experiment's results.
+    #[arg(value_name = "RUN|EXPERIMENT")]
+    pub(crate) subject: PathBuf,
+    /// The page to write.
+    #[arg(short, long, value_name = "FILE", default_value = "report.html")]
+    pub(crate) output: PathBuf,
+    /// What `pol verify --json` printed about the proof; `-` for stdin. Without it the proof is verified
+    /// now.
+    #[arg(long, value_name = "FILE", conflicts_with = "verify")]
+    pub(crate) verified: Option<PathBuf>,
+    /// Options for `pol verify`, after `--`.
+    #[arg(last = true, value_name = "OPTIONS")]
+    pub(crate) verify: Vec<std::ffi::OsString>,
+}

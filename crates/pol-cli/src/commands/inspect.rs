@@ -1,5 +1,7 @@
 //! `pol inspect`: what a proof claims.
 
+use std::path::Path;
+
 use pol_core::manifest::{Manifest, Start};
 use pol_core::store::Store;
 use pol_core::verify::read_claim;
@@ -18,6 +20,19 @@ struct Inspection<'a> {
     proof_bytes: u64,
     #[serde(flatten)]
     manifest: &'a Manifest,
+}
+
+/// What a proof claims, as `pol inspect --json` prints it.
+pub(super) fn as_json(run: &Path) -> Result<String, CliError> {
+    let store = existing_store(run)?;
+    let manifest = read_claim(&store)?.map_err(|reason| CliError::Malformed(reason.to_string()))?;
+    let inspection = Inspection {
+        schema: "pol.inspect/2",
+        commitment: manifest.claim.commitment().to_string(),
+        proof_bytes: store.size()?,
+        manifest: &manifest,
+    };
+    serde_json::to_string(&inspection).map_err(|error| CliError::Environment(error.to_string()))
 }
 
 pub(crate) fn run(args: &InspectArgs) -> Result<Exit, CliError> {

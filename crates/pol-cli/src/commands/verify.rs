@@ -40,6 +40,26 @@ use print::Expected;
 use subject::{Subject, not_replayable};
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
+    let judged = match verified(args)? {
+        Outcome::Judged(judged) => judged,
+        Outcome::Delegated(exit) => return Ok(exit),
+    };
+    if args.json {
+        output::json(&judged)?;
+    } else {
+        judged.print();
+    }
+    Ok(judged.exit())
+}
+
+/// A verdict, or the end of this process: cargo ran a build that has the backend.
+pub(super) enum Outcome {
+    Judged(Box<Verified>),
+    Delegated(Exit),
+}
+
+/// Verifies, and writes the signed verdict where one is asked for.
+pub(super) fn verified(args: &VerifyArgs) -> Result<Outcome, CliError> {
     check_usage(args)?;
     let started = Instant::now();
     backend::use_threads(&args.machine)?;
@@ -75,13 +95,13 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
     }
     let opened = match backend::open(&args.machine, numerics)? {
         Opening::Ready(opened) => opened,
-        Opening::Delegated(exit) => return Ok(exit),
+        Opening::Delegated(exit) => return Ok(Outcome::Delegated(exit)),
     };
     let second = match args.second_backend {
         None => None,
         Some(other) => match backend::open_named(other, numerics)? {
             Opening::Ready(opened) => Some(opened),
-            Opening::Delegated(exit) => return Ok(exit),
+            Opening::Delegated(exit) => return Ok(Outcome::Delegated(exit)),
         },
     };
     let machine = Machine {
@@ -94,12 +114,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
     if let (Some(file), Some(key)) = (&args.verdict, &verdict_key) {
         write_verdict(file, &judged, key)?;
     }
-    if args.json {
-        output::json(&judged)?;
-    } else {
-        judged.print();
-    }
-    Ok(judged.exit())
+    Ok(Outcome::Judged(Box::new(judged)))
 }
 
 fn check_usage(args: &VerifyArgs) -> Result<(), CliError> {

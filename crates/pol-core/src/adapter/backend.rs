@@ -102,6 +102,11 @@ impl Backend {
     /// # Errors
     /// If the backend is not compiled in, or finds no device. The search may abort the process
     /// where a driver is broken; `pol` makes it in a child process first.
+    #[allow(
+        unreachable_code,
+        unused_variables,
+        reason = "where no backend is compiled in"
+    )]
     pub fn device(self) -> Result<Device, BackendError> {
         let found: Option<Device> = match self {
             #[cfg(feature = "flex")]
