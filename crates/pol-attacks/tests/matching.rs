@@ -3,7 +3,6 @@
 use burn::tensor::Device;
 use pol_attacks::matching::{self, Direction, Problem};
 use pol_core::digest::tagged;
-use pol_core::learner::Learner;
 use pol_core::random::{Purpose, Seed};
 use pol_core::recipe::{
     Component, Decay, LearningRate, Numerics, Optimizer, Profile, Recipe, Value,

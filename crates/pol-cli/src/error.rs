@@ -64,6 +64,7 @@ impl From<&CliError> for Exit {
         match error {
             CliError::Usage(_)
             | CliError::RecipeFile(_)
+            | CliError::Report(_)
             | CliError::Experiment(ExperimentError::Plan(_) | ExperimentError::Occupied(_))
             | CliError::Key(
                 KeyError::Exposed { .. }

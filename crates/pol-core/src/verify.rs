@@ -58,6 +58,7 @@ pub struct Verifier<'a> {
     selection: Option<Selection>,
     randomness: Seed,
     reference_distance: Option<f64>,
+    fail_fast: bool,
 }
 
 /// What the caller found to come with a proof, outside of this crate: signatures and timestamps.
@@ -105,6 +106,7 @@ impl<'a> Verifier<'a> {
             selection: None,
             randomness: Seed::from_digest(tagged("pol.v1.audit.unset", &[])),
             reference_distance: None,
+            fail_fast: false,
         }
     }
 
@@ -181,6 +183,12 @@ impl<'a> Verifier<'a> {
     /// d_ref, the distance of two trainings from independent seeds, for the report.
     pub fn reference_distance(mut self, distance: f64) -> Self {
         self.reference_distance = Some(distance);
+        self
+    }
+
+    /// Replays no further once a segment is rejected: the verdict is the same, the report shorter.
+    pub fn fail_fast(mut self, fail_fast: bool) -> Self {
+        self.fail_fast = fail_fast;
         self
     }
 
@@ -344,7 +352,12 @@ impl<'a> Verifier<'a> {
                 Ok(replay.judge(&comparison, noise, self.reference_distance, &part))
             });
             match judged {
-                Ok(segment) => report.add(segment),
+                Ok(segment) => {
+                    report.add(segment);
+                    if self.fail_fast && report.is_rejected() {
+                        break;
+                    }
+                }
                 Err(stop) => {
                     stop.add_to(&mut report)?;
                     break;

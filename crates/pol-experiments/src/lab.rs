@@ -237,7 +237,9 @@ pub(crate) fn judge(
     let randomness = Seed::from_digest(tagged("verifier", &[policy.name.as_bytes()]));
     with_threads(setting, || {
         let mut learner = image_learner(recipe, device)?;
-        let verifier = Verifier::new(records).policy(policy, randomness);
+        let verifier = Verifier::new(records)
+            .policy(policy, randomness)
+            .fail_fast(true);
         Ok(verifier.verify(store, learner.as_mut(), |_| {})?)
     })
 }

@@ -114,16 +114,16 @@ pub fn run(
     std::fs::create_dir_all(folder).map_err(io(folder))?;
     let copy = folder.join(PLAN);
     let text = format!("# The {size} size of this recipe.\n{}", plan.text());
-    if copy.exists() {
+    let rows = folder.join(ROWS);
+    // A recipe that nothing was measured by is nothing to lose.
+    if rows.exists() {
         let there = std::fs::read_to_string(&copy).map_err(io(&copy))?;
         if there != text {
             return Err(ExperimentError::Occupied(folder.to_owned()));
         }
-    } else {
-        std::fs::write(&copy, &text).map_err(io(&copy))?;
     }
+    std::fs::write(&copy, &text).map_err(io(&copy))?;
     let started = Instant::now();
-    let rows = folder.join(ROWS);
     let found = match plan.experiment() {
         plan::Experiment::Reproduction(sizes) => reproduction::run(sizes.of(size), lab, &rows)?,
         plan::Experiment::ReferenceDistance(sizes) => reference::run(sizes.of(size), lab, &rows)?,

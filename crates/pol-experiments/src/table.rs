@@ -54,17 +54,15 @@ impl<R: Row> Table<R> {
             path: self.path.clone(),
             source,
         };
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-        {
-            let mut writer = csv::Writer::from_writer(&mut file);
-            for row in &self.rows {
-                writer.serialize(row).map_err(fault)?;
-            }
-            writer.flush().map_err(io)?;
+        // Written beside the file and then put in its place, so that no half of it is ever there.
+        let unfinished = self.path.with_extension("csv.tmp");
+        let mut writer = csv::Writer::from_path(&unfinished).map_err(fault)?;
+        for row in &self.rows {
+            writer.serialize(row).map_err(fault)?;
         }
-        let persisted = file.persist(&self.path);
-        persisted.map(|_| ()).map_err(|error| io(error.error))
+        writer.flush().map_err(io)?;
+        drop(writer);
+        std::fs::rename(&unfinished, &self.path).map_err(io)
     }
 
     pub(crate) fn rows(&self) -> &[R] {

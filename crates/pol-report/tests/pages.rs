@@ -1,4 +1,5 @@
 //! Pages about hostile proofs and experiments: what is text stays text.
+#![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 use pol_report::{Cell, Fact, experiment, render, run};
 use pol_report::{Figure, Page, Run, Section, Series, Table};

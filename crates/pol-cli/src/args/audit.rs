@@ -81,6 +81,9 @@ pub(crate) struct VerifyArgs {
     /// The most steps to replay, whatever the policy says.
     #[arg(long, value_name = "N")]
     pub(crate) max_steps: Option<u64>,
+    /// Stop at the first segment that is rejected: the verdict is the same, the report shorter.
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
     /// The distance of two trainings from independent seeds (l2), to compare distances with.
     #[arg(long, value_name = "D_REF")]
     pub(crate) reference_distance: Option<f64>,

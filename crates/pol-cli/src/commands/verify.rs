@@ -222,6 +222,7 @@ fn judge(
         tolerance: args.tolerance,
         reference_distance: args.reference_distance,
         prior: None,
+        fail_fast: args.fail_fast,
     };
     let held_to = Expected {
         recipe: expected.as_ref().map(Recipe::digest),

@@ -120,6 +120,7 @@ pub(crate) fn copy(from: &str, to: &str) {
 }
 
 /// Twelve steps of LeNet-5 on the digits with a checkpoint every four; the JSON result.
+#[allow(dead_code, reason = "each test file uses what it needs")]
 pub(crate) fn train_small(run: &Run, more: &[&str]) -> serde_json::Value {
     let args = [
         &[

@@ -472,13 +472,18 @@ impl Report {
         self.reasons.push(Reason::NotChecked(why));
     }
 
+    /// Whether something was found that rejects the proof, whatever comes after it.
+    pub(super) fn is_rejected(&self) -> bool {
+        self.reasons.iter().any(Reason::is_rejection)
+    }
+
     /// Accepts only if segments were selected, all of them were replayed and all held.
     pub(super) fn conclude(&mut self) {
         if self.segments_selected == 0 {
             self.could_not_check("no segment was selected for replay".to_owned());
         }
         let complete = self.segments.len() as u64 == self.segments_selected;
-        self.verdict = if self.reasons.iter().any(Reason::is_rejection) {
+        self.verdict = if self.is_rejected() {
             Verdict::Rejected
         } else if complete && self.reasons.is_empty() {
             Verdict::Accepted

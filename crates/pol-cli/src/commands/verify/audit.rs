@@ -43,6 +43,7 @@ pub(crate) struct Audit<'a> {
     pub(crate) tolerance: Option<Tolerance>,
     pub(crate) reference_distance: Option<f64>,
     pub(crate) prior: Option<&'a VerifiedPrior>,
+    pub(crate) fail_fast: bool,
 }
 
 impl<'a> Audit<'a> {
@@ -61,6 +62,7 @@ impl<'a> Audit<'a> {
             tolerance: None,
             reference_distance: None,
             prior: None,
+            fail_fast: false,
         }
     }
 
@@ -157,7 +159,8 @@ impl<'a> Audit<'a> {
         };
         verifier = verifier
             .policy(self.policy.clone(), self.randomness)
-            .evidence(self.evidence.clone());
+            .evidence(self.evidence.clone())
+            .fail_fast(self.fail_fast);
         if let Some(tolerance) = self.tolerance {
             verifier = verifier.tolerance(tolerance);
         }
