@@ -16,6 +16,8 @@ use crate::{Attack, AttackError, Forged, Options, Victim};
 
 /// Honest segments in each epoch: the Q of the published verifier.
 const HONEST: u64 = 5;
+/// Segments in an epoch, where batches can be made small enough.
+const EPOCH: u64 = 3 * HONEST;
 
 /// See the module.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +37,13 @@ impl Attack for Blindfold {
     }
 
     fn claimed(&self, victim: &Victim<'_>, options: &Options) -> Recipe {
-        constant_rate(victim, options, honest_rate(victim, options))
+        let honest = constant_rate(victim, options, honest_rate(victim, options));
+        // Small batches, so that an epoch has more segments than are looked at.
+        let fitting = victim.data.train.len() / (EPOCH * options.interval.max(1));
+        Recipe {
+            batch_size: fitting.clamp(1, honest.batch_size),
+            ..honest
+        }
     }
 
     fn forge(
@@ -85,6 +93,8 @@ impl Attack for Blindfold {
         }
         let steps = forgery.steps;
         forgery.seal()?;
-        Ok(Forged::on_their_data(victim, steps))
+        // In gradients of the victim's batches.
+        let gradients = (steps * batch_size).div_ceil(victim.terms.recipe.batch_size);
+        Ok(Forged::on_their_data(victim, gradients))
     }
 }

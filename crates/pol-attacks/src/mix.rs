@@ -45,6 +45,10 @@ impl Attack for Mix {
             ..*options
         };
         let (terms, mut state) = presentable(victim, &options, &recipe, learner)?;
+        if terms.seed == theirs.seed {
+            let why = "that nonce gives the victim's own training; take another".to_owned();
+            return Err(AttackError::NotApplicable(why));
+        }
         let mut forgery = Forgery::begin(terms, &victim.data.train, store);
         forgery.log(&state)?;
         let seam = states.len() / 2;

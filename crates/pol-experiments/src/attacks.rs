@@ -6,20 +6,27 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use pol_attacks::{Access, Attack, AttackError, Forged, Options, Victim};
+use pol_core::audit::{Challenge, Draw};
 use pol_core::recipe::Recipe;
 use pol_core::records::Records;
 use pol_core::state::State;
 use pol_core::store::{MemoryStore, Store};
-use pol_core::verify::{Report, Verdict, final_state};
+use pol_core::verify::{Report, Verdict, Verifier, final_state, read_claim};
 use pol_models::image_learner;
 use serde::{Deserialize, Serialize};
 
-use crate::lab::{Proved, Setting, TOLERANCE_ALONE, judge, presentable_nonce, prove};
+use crate::lab::{Proved, Setting, TOLERANCE_ALONE, judge, policy_named, presentable_nonce, prove};
 use crate::plan::{AttackPlan, Attacks, Resolved};
 use crate::reproduction::note_absent;
 use crate::summary::{Found, SummaryTable, short};
 use crate::table::{Row, Table};
 use crate::{ExperimentError, Lab};
+
+/// The forgers' first nonce, far from honest ones.
+const NONCE: u64 = 1_000;
+
+/// An audit that is drawn from the commitment.
+const OFFLINE: &str = "offline draw";
 
 /// One verdict.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -216,7 +223,7 @@ fn forge_and_judge(
         interval,
         segments: attack_plan.segments.unwrap_or(defaults.segments),
         learning_rate: attack_plan.learning_rate,
-        nonce: attack_plan.nonce.unwrap_or(defaults.nonce),
+        nonce: attack_plan.nonce.unwrap_or(NONCE),
         access: access.parse::<Access>().map_err(unknown)?,
         iterations: attack_plan.iterations.unwrap_or(defaults.iterations),
         adaptive: attack_plan.adaptive,
@@ -258,6 +265,9 @@ fn forge_and_judge(
     if let Some(records) = &made.records {
         rows.extend(by("opened", records)?);
     }
+    if attack_plan.name == "grinding" {
+        rows.push(judge_drawn_offline(&subject, cell, options.sample)?);
+    }
     Ok(rows)
 }
 
@@ -290,29 +300,69 @@ fn judge_by_all(
             setting,
             device,
         )?;
-        let (check, reason) = decided(&report);
-        Ok(Measured {
-            cell: cell.to_owned(),
-            training: subject.training.name.clone(),
-            numerics: subject.training.recipe.numerics.to_string(),
-            interval: subject.interval,
-            attack: subject.attack.to_owned(),
-            variant: subject.variant.to_owned(),
-            data: data.to_owned(),
-            policy: policy.clone(),
-            verdict: report.verdict.to_string(),
-            check,
-            reason,
-            gradients: subject.cost.0,
-            honest_gradients: subject.honest.0,
-            proof_bytes: subject.cost.2,
-            honest_proof_bytes: subject.honest.1,
-            forge_seconds: subject.cost.1,
-            verify_seconds: started.elapsed().as_secs_f64(),
-            figures: subject.figures.clone(),
-        })
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(measured(subject, cell, data, policy, &report, seconds))
     });
     rows.collect()
+}
+
+fn measured(
+    subject: &Subject<'_>,
+    cell: &str,
+    data: &str,
+    policy: &str,
+    report: &Report,
+    verify_seconds: f64,
+) -> Measured {
+    let (check, reason) = decided(report);
+    Measured {
+        cell: cell.to_owned(),
+        training: subject.training.name.clone(),
+        numerics: subject.training.recipe.numerics.to_string(),
+        interval: subject.interval,
+        attack: subject.attack.to_owned(),
+        variant: subject.variant.to_owned(),
+        data: data.to_owned(),
+        policy: policy.to_owned(),
+        verdict: report.verdict.to_string(),
+        check,
+        reason,
+        gradients: subject.cost.0,
+        honest_gradients: subject.honest.0,
+        proof_bytes: subject.cost.2,
+        honest_proof_bytes: subject.honest.1,
+        forge_seconds: subject.cost.1,
+        verify_seconds,
+        figures: subject.figures.clone(),
+    }
+}
+
+/// The default policy with an audit that is drawn from the commitment itself.
+fn judge_drawn_offline(
+    subject: &Subject<'_>,
+    cell: &str,
+    sample: u64,
+) -> Result<Measured, ExperimentError> {
+    let training = subject.training;
+    let records = &training.data.train;
+    let unread = || ExperimentError::Plan("the forged proof cannot be read".to_owned());
+    let claim = read_claim(subject.store)?.map_err(|_| unread())?.claim;
+    let challenge = Challenge::offline(claim.commitment(), Draw::Sample(sample));
+    let started = Instant::now();
+    let mut learner = image_learner(subject.claimed, &Device::flex())?;
+    let report = Verifier::new(records)
+        .policy(policy_named("calibrated")?, challenge.seed())
+        .select(challenge.selection())
+        .verify(subject.store, learner.as_mut(), |_| {})?;
+    let seconds = started.elapsed().as_secs_f64();
+    Ok(measured(
+        subject,
+        cell,
+        OFFLINE,
+        "calibrated",
+        &report,
+        seconds,
+    ))
 }
 
 /// The first check that failed, and how.
@@ -340,8 +390,15 @@ fn passed(rows: &[Measured]) -> Vec<String> {
         .filter(defence)
         .filter(|row| accepted(row))
         .map(|row| {
+            let stop = match row.data.as_str() {
+                OFFLINE => {
+                    "the audit was drawn from the commitment, which the forger changed until the draw \
+                     missed; a draw by the verifier, after the commitment, stops it"
+                }
+                _ => "no check of that policy stops it",
+            };
             format!(
-                "**{} is accepted by the default policy** ({}, {}, k = {}, {} data)",
+                "**{} is accepted by the default policy** ({}, {}, k = {}, {}): {stop}",
                 row.attack, row.training, row.numerics, row.interval, row.data
             )
         })
