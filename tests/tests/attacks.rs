@@ -148,6 +148,14 @@ fn shipped(name: &str) -> Policy {
     Policy::shipped(name).unwrap()
 }
 
+/// The default without its bounds.
+fn unbounded() -> Policy {
+    Policy {
+        bounds: Bounds::default(),
+        ..shipped("calibrated")
+    }
+}
+
 /// The default's comparison alone, without its bounds and whatever the start.
 fn comparison_alone() -> Policy {
     Policy {
@@ -202,11 +210,7 @@ fn infinitesimal_updates_evade_the_published_rules_and_are_caught_three_times_ov
     assert!(spent.gradients < spent.honest_steps, "{spent:?}");
     evades(&judge(&case, shipped("paper")));
     caught(&judge(&case, shipped("calibrated")), "min_learning_rate");
-    let unbounded = Policy {
-        bounds: Bounds::default(),
-        ..shipped("calibrated")
-    };
-    caught(&judge(&case, unbounded), "not derived from the seed");
+    caught(&judge(&case, unbounded()), "not derived from the seed");
     caught(&judge(&case, comparison_alone()), "the tolerance is");
 }
 
@@ -266,10 +270,8 @@ fn made_up_records_evade_the_published_rules_and_steer_too_loosely_for_a_measure
         let count = case.made.records.as_ref().unwrap().len();
         assert_eq!(count, 4 * 20 * 32);
         evades(&judge(&case, shipped("paper")));
-        caught(
-            &judge(&case, shipped("calibrated")),
-            "not derived from the seed",
-        );
+        caught(&judge(&case, shipped("calibrated")), "`batches`");
+        caught(&judge(&case, unbounded()), "not derived from the seed");
         caught(&judge(&case, comparison_alone()), "the tolerance is");
         // A verifier with the data needs no replay.
         let mut learner = image_learner(&case.claimed, &Device::flex()).unwrap();
@@ -302,10 +304,8 @@ fn steering_by_made_up_records_does_not_arrive() {
 fn a_one_step_jump_misses_what_it_jumps_to() {
     let case = forge(&LENET, &pol_attacks::OneStepJump, options(10, 3));
     assert!(case.figure("missed by") < 1.01 * case.figure("way"));
-    caught(
-        &judge(&case, shipped("calibrated")),
-        "not derived from the seed",
-    );
+    caught(&judge(&case, shipped("calibrated")), "`batches`");
+    caught(&judge(&case, unbounded()), "not derived from the seed");
     caught(&judge(&case, comparison_alone()), "the tolerance is");
 }
 
@@ -433,10 +433,8 @@ fn somebody_else_s_proof_is_bound_by_its_start() {
     let case = forge(&LENET, &pol_attacks::Copied, options(11, 12));
     assert_eq!(case.made.spent.gradients, 0);
     evades(&judge(&case, shipped("paper")));
-    caught(
-        &judge(&case, shipped("calibrated")),
-        "not derived from the seed",
-    );
+    caught(&judge(&case, shipped("calibrated")), "`batches`");
+    caught(&judge(&case, unbounded()), "not derived from the seed");
     // Every segment is honest training: nothing but the start tells.
     evades(&judge(&case, comparison_alone()));
 }
@@ -477,7 +475,8 @@ fn other_batches_with_near_gradients_are_seen_in_the_replay() {
     };
     let case = try_forge(&LENET, &pol_attacks::DataForging, slow).unwrap();
     evades(&judge(&case, shipped("paper")));
-    caught(&judge(&case, shipped("calibrated")), "the tolerance is");
+    caught(&judge(&case, shipped("calibrated")), "`batches`");
+    caught(&judge(&case, unbounded()), "the tolerance is");
 }
 
 /// With exact numerics nothing is tolerated, under any policy.

@@ -1,7 +1,7 @@
 //! What forgers share: claims, states made up from others, and sealing them as a proof.
 
 use pol_core::learner::Batch;
-use pol_core::manifest::{Checkpoint, Manifest, Terms};
+use pol_core::manifest::{Checkpoint, Claim, Manifest, Terms};
 use pol_core::model_file::{self, is_model};
 use pol_core::object::{self, MAX_OBJECT_BYTES};
 use pol_core::random::Seed;
@@ -209,9 +209,18 @@ impl<'a> Forgery<'a> {
         Ok(())
     }
 
-    /// Takes the last checkpoint back, to put another in its place.
-    pub fn unlog(&mut self) {
-        self.checkpoints.pop();
+    /// The claim as it would be with this state as the last one, which is not written.
+    pub fn claim_with(&self, last: &State) -> Claim {
+        let step = self.next_step();
+        let last = self.at_step(last, step);
+        let mut checkpoints = self.checkpoints.clone();
+        checkpoints.push(Checkpoint {
+            step,
+            state: last.digest(),
+            batches: None,
+        });
+        let root = model_file::root(&last);
+        Manifest::seal(self.terms.clone(), checkpoints, root).claim
     }
 
     fn next_step(&self) -> u64 {
@@ -239,35 +248,20 @@ impl<'a> Forgery<'a> {
         self.model = Some(state.clone());
     }
 
-    /// The manifest as it would be sealed now.
-    ///
-    /// # Errors
-    /// If nothing was logged.
-    pub fn manifest(&self) -> Result<Manifest, AttackError> {
-        let root = model_file::root(self.model()?);
-        Ok(Manifest::seal(
-            self.terms.clone(),
-            self.checkpoints.clone(),
-            root,
-        ))
-    }
-
     /// Seals the proof, with the last state's model.
     ///
     /// # Errors
     /// If nothing was logged, or the store fails.
     pub fn seal(self) -> Result<(), AttackError> {
-        let file = model_file::encode(self.model()?)
+        let model = self.model.or(self.last);
+        let model =
+            model.ok_or_else(|| AttackError::NotApplicable("nothing was logged".to_owned()))?;
+        let file = model_file::encode(&model)
             .map_err(|error| AttackError::NotApplicable(error.to_string()))?;
         self.store.write(Item::Model, &file)?;
-        let manifest = self.manifest()?;
+        let manifest = Manifest::seal(self.terms, self.checkpoints, model_file::root(&model));
         self.store.write(Item::Manifest, &manifest.encode())?;
         Ok(())
-    }
-
-    fn model(&self) -> Result<&State, AttackError> {
-        let model = self.model.as_ref().or(self.last.as_ref());
-        model.ok_or_else(|| AttackError::NotApplicable("nothing was logged".to_owned()))
     }
 }
 

@@ -62,26 +62,31 @@ impl Attack for Grinding {
         })?;
         let draw = Draw::Sample(options.sample);
         let mut tries = 0u64;
-        while tries < MAX_TRIES {
+        let missed = loop {
             tries += 1;
             let tried = with_entries(&end, |entry| {
                 let mine = entry.name() == free;
                 mine.then(|| map_values(entry, |value| value + tries as f64 * 1e-6))
                     .flatten()
             });
-            forgery.log(&tried)?;
-            let claim = forgery.manifest()?.claim;
-            let drawn = Challenge::offline(claim.commitment(), draw).segments(&claim);
-            if !drawn.contains(&bad) {
-                break;
+            let claim = forgery.claim_with(&tried);
+            let challenge = Challenge::offline(claim.commitment(), draw);
+            if !challenge.segments(&claim).contains(&bad) {
+                break tried;
             }
-            forgery.unlog();
-        }
+            if tries >= MAX_TRIES {
+                return Err(AttackError::NotApplicable(format!(
+                    "no draw of {} segments out of {} misses the last",
+                    options.sample, options.segments
+                )));
+            }
+        };
+        forgery.log(&missed)?;
         let steps = forgery.steps;
         forgery.seal()?;
-        let missed = 1.0 - options.sample.min(options.segments) as f64 / options.segments as f64;
+        let chance = 1.0 - options.sample as f64 / options.segments as f64;
         Ok(Forged::on_their_data(victim, steps)
             .with("tries", tries as f64)
-            .with("expected tries", 1.0 / missed))
+            .with("expected tries", 1.0 / chance))
     }
 }

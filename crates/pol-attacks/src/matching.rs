@@ -23,6 +23,8 @@ use crate::forgery::with_entries;
 pub const STEPS: [f64; 3] = [1e-4, 1e-5, 1e-6];
 /// Gradients of a batch that an evaluation costs.
 pub const GRADIENTS: u64 = 3;
+/// By how much the first step of a search changes pixels, on average.
+const FIRST: f64 = 0.01;
 /// λ, as a fraction of the objective at the start, for a mean square change of one.
 const PENALTY: f64 = 1e-3;
 
@@ -59,7 +61,9 @@ pub struct Found {
     pub pixels: Vec<u8>,
     /// ‖∇_w L − g*‖ of the images as they were.
     pub before: f64,
-    /// The same of those found, rounded to bytes.
+    /// The same of those found.
+    pub unrounded: f64,
+    /// The same again, rounded to bytes.
     pub after: f64,
     /// Gradients of such a batch that it took.
     pub gradients: u64,
@@ -149,6 +153,9 @@ pub fn minimise(
         values: Param::from_tensor(Tensor::zeros([count], &device.clone().autodiff())),
     };
     let id = change.values.id;
+    // L-BFGS begins with a step of length 1 (l1) along the gradient. In these units that is a change that
+    // images show, however many pixels there are.
+    let unit = (FIRST * count as f64) as f32;
     let mut failure = None;
     // The change with the smallest value so far: a line search may end at a worse one.
     let mut best = (f64::INFINITY, vec![0f32; count]);
@@ -171,8 +178,9 @@ pub fn minimise(
     };
     let closure = |change: Change| {
         let values = change.values.val().into_data();
-        let values = values.as_slice::<f32>().unwrap_or(&[]).to_vec();
-        let (value, gradient) = match objective(&values) {
+        let values = values.as_slice::<f32>().unwrap_or(&[]).iter();
+        let values: Vec<f32> = values.map(|value| unit * value).collect();
+        let (value, mut gradient) = match objective(&values) {
             Ok(found) => found,
             Err(error) => {
                 failure.get_or_insert(error);
@@ -182,6 +190,7 @@ pub fn minimise(
         if value < best.0 {
             best = (value, values);
         }
+        gradient.iter_mut().for_each(|by| *by *= unit);
         let mut gradients = GradientsParams::new();
         let data = TensorData::new(gradient, [count]);
         gradients.register(id, Tensor::<1>::from_data(data, &device));
@@ -204,12 +213,14 @@ pub fn minimise(
         .map(|share| (share * scale).round() as u8)
         .collect();
     let rounded: Vec<f32> = bytes.iter().map(|&byte| f32::from(byte) / scale).collect();
+    let unrounded = length(&residual(problem, &found, learner)?);
     let after = length(&residual(problem, &rounded, learner)?);
     Ok(Found {
         pixels: bytes,
         before,
+        unrounded,
         after,
-        gradients: gradients + 1,
+        gradients: gradients + 2,
     })
 }
 

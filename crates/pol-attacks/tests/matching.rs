@@ -272,6 +272,6 @@ fn minimising_brings_gradients_nearer() {
         found.after,
         found.before
     );
-    assert_eq!((found.gradients - 2) % matching::GRADIENTS, 0);
+    assert_eq!((found.gradients - 3) % matching::GRADIENTS, 0);
     assert!(found.pixels.iter().all(|&pixel| pixel <= 16));
 }

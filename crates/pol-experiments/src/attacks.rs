@@ -85,7 +85,12 @@ pub(crate) fn run(plan: &Attacks, lab: &Lab<'_>, rows: &Path) -> Result<Found, E
             let interval = interval.min(training.recipe.steps);
             let place = format!("{number}/{interval}");
             let mut victim = None;
-            for honest in &plan.honest {
+            // Beside forgeries of a kind, what was honest is in the other tables.
+            let settings = match training.is_limited() {
+                true => &["same".to_owned()][..],
+                false => &plan.honest[..],
+            };
+            for honest in settings {
                 let setting = Setting::parse(honest)?;
                 let cell = format!("{place}/honest/{honest}");
                 let Some(device) = lab.device(&setting) else {
@@ -134,18 +139,18 @@ pub(crate) fn run(plan: &Attacks, lab: &Lab<'_>, rows: &Path) -> Result<Found, E
                 };
                 let rows = forge_and_judge(plan, attack, &training, interval, victim, &cell)?;
                 if rows.is_empty() {
-                    found.notes.push(format!(
-                        "{what} does not apply to {}, k = {interval}",
-                        training.name
-                    ));
+                    let note = format!("`{what}` does not apply to {}.", training.name);
+                    if !found.notes.contains(&note) {
+                        found.notes.push(note);
+                    }
                 } else {
                     table.add(rows)?;
                 }
             }
         }
     }
-    let note = "honest runs are those of the first nonce whose start the published test admits; how often \
-                it rejects honest starts is in the experiment false-rejections";
+    let note = "Honest runs are those of the first nonce whose start the published test admits; how often \
+                it rejects honest starts is in the experiment `false-rejections`.";
     found.notes.push(note.to_owned());
     found.notes.splice(0..0, passed(table.rows()));
     found.tables = tables(table.rows());
@@ -376,43 +381,41 @@ pub(crate) fn decided(report: &Report) -> (String, String) {
     }
 }
 
-fn accepted(row: &Measured) -> bool {
-    row.verdict == Verdict::Accepted.to_string()
-}
-
 /// What has to be said first.
 fn passed(rows: &[Measured]) -> Vec<String> {
-    let forged = |row: &&Measured| row.attack != "honest";
-    let defence = |row: &&Measured| row.policy == "calibrated";
-    let mut notes: Vec<String> = rows
-        .iter()
-        .filter(forged)
-        .filter(defence)
-        .filter(|row| accepted(row))
-        .map(|row| {
+    let mut findings: Vec<(String, Vec<String>)> = Vec::new();
+    let mut find = |finding: String, row: &Measured| {
+        let place = format!("{}, {}, k = {}", row.training, row.numerics, row.interval);
+        match findings.iter_mut().find(|(known, _)| *known == finding) {
+            Some((_, places)) => places.push(place),
+            None => findings.push((finding, vec![place])),
+        }
+    };
+    for row in rows {
+        let honest = row.attack == "honest";
+        if honest && row.verdict == Verdict::Rejected.to_string() {
+            let finding = format!(
+                "**An honest run is rejected by `{}`** ({}): {}.",
+                row.policy, row.variant, row.reason
+            );
+            find(finding, row);
+        }
+        if !honest && row.policy == "calibrated" && row.verdict == Verdict::Accepted.to_string() {
             let stop = match row.data.as_str() {
                 OFFLINE => {
-                    "the audit was drawn from the commitment, which the forger changed until the draw \
-                     missed; a draw by the verifier, after the commitment, stops it"
+                    "where its audit is drawn from the commitment**, which the forger changes until the \
+                     draw misses; a draw by the verifier, after the commitment, stops it."
                 }
-                _ => "no check of that policy stops it",
+                _ => "**: no check of that policy stops it.",
             };
-            format!(
-                "**{} is accepted by the default policy** ({}, {}, k = {}, {}): {stop}",
-                row.attack, row.training, row.numerics, row.interval, row.data
-            )
-        })
-        .collect();
-    let refused = rows
-        .iter()
-        .filter(|row| row.attack == "honest" && row.verdict == Verdict::Rejected.to_string());
-    notes.extend(refused.map(|row| {
-        format!(
-            "**an honest run is rejected by `{}`** ({}, {}, k = {}, {}): {}",
-            row.policy, row.training, row.numerics, row.interval, row.variant, row.reason
-        )
-    }));
-    notes
+            let finding = format!("**{} is accepted by the default policy {stop}", row.attack);
+            find(finding, row);
+        }
+    }
+    let findings = findings.into_iter();
+    findings
+        .map(|(finding, places)| format!("{finding} Seen with {}.", places.join("; ")))
+        .collect()
 }
 
 fn tables(rows: &[Measured]) -> Vec<SummaryTable> {

@@ -65,7 +65,7 @@ pub(crate) fn run(plan: &Cost, lab: &Lab<'_>, rows: &Path) -> Result<Found, Expe
         seeds: vec![0],
         tables: vec![recording(table.rows()), verification(table.rows())],
         notes: vec![
-            "seconds are of this machine, and of whatever else ran on it: take ratios".to_owned(),
+            "Seconds are of this machine, and of whatever else ran on it: take ratios.".to_owned(),
         ],
     })
 }

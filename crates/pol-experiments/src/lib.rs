@@ -5,6 +5,7 @@
 mod attacks;
 mod cost;
 mod false_rejections;
+mod gradient_matching;
 mod lab;
 mod plan;
 mod reference;
@@ -131,21 +132,26 @@ pub fn run(
         plan::Experiment::FalseRejections(sizes) => {
             false_rejections::run(sizes.of(size), lab, &rows)?
         }
+        plan::Experiment::GradientMatching(sizes) => {
+            gradient_matching::run(sizes.of(size), lab, &rows)?
+        }
         plan::Experiment::Cost(sizes) => cost::run(sizes.of(size), lab, &rows)?,
     };
+    let path = folder.join(SUMMARY);
+    let before = std::fs::read_to_string(&path).unwrap_or_default();
+    let before = serde_json::from_str::<Summary>(&before).map_or(0.0, |summary| summary.seconds);
     let summary = Summary {
         schema: summary::SCHEMA.to_owned(),
         experiment: plan.name().to_owned(),
         title: plan.title().to_owned(),
         about: plan.about().to_owned(),
         size: size.to_string(),
-        seconds: started.elapsed().as_secs_f64(),
+        seconds: before + started.elapsed().as_secs_f64(),
         machine: Machine::here(lab),
         seeds: found.seeds,
         notes: found.notes,
         tables: found.tables,
     };
-    let path = folder.join(SUMMARY);
     let text = serde_json::to_string_pretty(&summary).unwrap_or_default();
     std::fs::write(&path, text + "\n").map_err(io(&path))?;
     Ok(summary)

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::{ExperimentError, Lab};
 
 /// The shipped recipes, by name.
-pub const SHIPPED: [(&str, &str); 5] = [
+pub const SHIPPED: [(&str, &str); 6] = [
     (
         "reproduction",
         include_str!("../../../experiments/reproduction.toml"),
@@ -21,6 +21,10 @@ pub const SHIPPED: [(&str, &str); 5] = [
         include_str!("../../../experiments/reference-distance.toml"),
     ),
     ("attacks", include_str!("../../../experiments/attacks.toml")),
+    (
+        "gradient-matching",
+        include_str!("../../../experiments/gradient-matching.toml"),
+    ),
     (
         "false-rejections",
         include_str!("../../../experiments/false-rejections.toml"),
@@ -83,6 +87,7 @@ pub(crate) enum Experiment {
     Reproduction(Sizes<Reproduction>),
     ReferenceDistance(Sizes<ReferenceDistance>),
     Attacks(Sizes<Attacks>),
+    GradientMatching(Sizes<GradientMatching>),
     FalseRejections(Sizes<FalseRejections>),
     Cost(Sizes<Cost>),
 }
@@ -122,6 +127,7 @@ impl Plan {
             "reproduction" => sizes(name, text, Experiment::Reproduction),
             "reference-distance" => sizes(name, text, Experiment::ReferenceDistance),
             "attacks" => sizes(name, text, Experiment::Attacks),
+            "gradient-matching" => sizes(name, text, Experiment::GradientMatching),
             "false-rejections" => sizes(name, text, Experiment::FalseRejections),
             "cost" => sizes(name, text, Experiment::Cost),
             _ => {
@@ -146,6 +152,7 @@ impl Plan {
             Experiment::Reproduction(_) => "reproduction",
             Experiment::ReferenceDistance(_) => "reference-distance",
             Experiment::Attacks(_) => "attacks",
+            Experiment::GradientMatching(_) => "gradient-matching",
             Experiment::FalseRejections(_) => "false-rejections",
             Experiment::Cost(_) => "cost",
         }
@@ -176,7 +183,9 @@ impl Plan {
             Experiment::Reproduction(sizes) => sizes.of(size).settings.clone(),
             Experiment::FalseRejections(sizes) => sizes.of(size).settings.clone(),
             Experiment::Attacks(sizes) => sizes.of(size).honest.clone(),
-            Experiment::ReferenceDistance(_) | Experiment::Cost(_) => Vec::new(),
+            Experiment::ReferenceDistance(_)
+            | Experiment::GradientMatching(_)
+            | Experiment::Cost(_) => Vec::new(),
         };
         let known = ["wgpu", "vulkan", "cuda", "cpu"];
         let named = settings.into_iter();
@@ -215,6 +224,11 @@ pub(crate) struct Resolved {
 }
 
 impl Resolved {
+    /// Whether only some forgeries are to be tried.
+    pub(crate) fn is_limited(&self) -> bool {
+        !self.only.is_empty()
+    }
+
     /// Whether a forgery of this name is to be tried.
     pub(crate) fn is_tried(&self, attack: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == attack)
@@ -325,6 +339,20 @@ pub(crate) struct AttackPlan {
     pub(crate) adaptive: bool,
     pub(crate) sample: Option<u64>,
     pub(crate) nonce: Option<u64>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GradientMatching {
+    pub(crate) trainings: Vec<TrainingPlan>,
+    /// Steps whose states gradients are taken at.
+    pub(crate) starts: Vec<u64>,
+    /// k, and the number of segments of the line.
+    pub(crate) interval: u64,
+    pub(crate) segments: u64,
+    pub(crate) iterations: Vec<u64>,
+    /// Times that costs are measured.
+    pub(crate) repeats: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]

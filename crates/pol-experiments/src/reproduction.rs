@@ -199,7 +199,9 @@ fn cell(number: usize, setting: &str, interval: u64, start: u64) -> String {
 }
 
 pub(crate) fn note_absent(found: &mut Found, name: &str) {
-    let note = format!("there is no `{name}` device on this machine: not measured");
+    let note = format!(
+        "There is no `{name}` device on this machine; what it would show was not measured."
+    );
     if !found.notes.contains(&note) {
         found.notes.push(note);
     }

@@ -20,7 +20,7 @@ pub struct Summary {
     pub about: String,
     /// `quick` or `full`.
     pub size: String,
-    /// How long the last run took: all of it, unless it was resumed.
+    /// How long it took: the runs that came to an end.
     pub seconds: f64,
     /// What it ran on.
     pub machine: Machine,

@@ -68,7 +68,7 @@
     const axis = (of) => ({
       label: of.label, stroke: colour("--soft"), labelSize: 22, labelFont: "13px system-ui", font: "12px system-ui",
       grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 },
-      ...(of.log ? { splits: (u, i, min, max) => logTicks(min, max) } : {}),
+      ...(of.log ? { splits: (u, i, min, max) => logTicks(min, max), filter: (u, splits) => splits } : {}),
       values: (u, splits) => splits.map(number),
     });
     const size = () => ({ width: Math.max(260, chart.clientWidth), height: chart.clientWidth < 560 ? 260 : 340 });

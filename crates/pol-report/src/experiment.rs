@@ -6,7 +6,7 @@ use pol_experiments::{Summary, SummaryTable};
 use serde::Deserialize;
 
 use crate::ReportError;
-use crate::page::{Axis, Cell, Fact, Figure, Page, Section, Series, Style, Table, Tone};
+use crate::page::{Axis, Cell, Fact, Figure, Note, Page, Section, Series, Style, Table, Tone};
 
 /// The page about an experiment: its `summary.json` and its `rows.csv`.
 ///
@@ -19,6 +19,7 @@ pub fn experiment(summary: &str, rows: &str) -> Result<Page, ReportError> {
     let figures = match summary.experiment.as_str() {
         "reproduction" => reproduction(rows),
         "reference-distance" => reference(rows),
+        "gradient-matching" => matching(rows),
         "cost" => cost(rows),
         _ => Ok(vec![]),
     }
@@ -71,7 +72,7 @@ pub fn experiment(summary: &str, rows: &str) -> Result<Page, ReportError> {
         kind: format!("Experiment, {} size", summary.size),
         outcome: None,
         lead: summary.about.trim().to_owned(),
-        notes: summary.notes.clone(),
+        notes: summary.notes.iter().map(|note| Note::new(note)).collect(),
         sections,
         program: machine.program.clone(),
     })
@@ -253,6 +254,61 @@ fn reference(rows: &str) -> Result<Vec<Figure>, csv::Error> {
         y: Axis {
             label: "l2 distance".to_owned(),
             log: false,
+        },
+        series: series
+            .into_iter()
+            .map(|(label, points)| Series {
+                label,
+                style: Style::Line,
+                points,
+            })
+            .collect(),
+    }])
+}
+
+#[derive(Deserialize)]
+struct Matched {
+    training: String,
+    numerics: String,
+    start: u64,
+    wanted: f64,
+    before: f64,
+    unrounded: f64,
+    after: f64,
+    gradients: u64,
+}
+
+/// The residual over the gradient wanted, against the gradients spent.
+fn matching(rows: &str) -> Result<Vec<Figure>, csv::Error> {
+    let rows: Vec<Matched> = read(rows)?;
+    let mut series = BTreeMap::<String, Vec<(f64, f64)>>::new();
+    for row in &rows {
+        let name = format!(
+            "{}, {}, from step {}",
+            row.training, row.numerics, row.start
+        );
+        let spent = row.gradients as f64;
+        let wanted = row.wanted.max(f64::MIN_POSITIVE);
+        let points = series
+            .entry(name.clone())
+            .or_insert_with(|| vec![(1.0, row.before / wanted)]);
+        points.push((spent, row.unrounded / wanted));
+        let points = series.entry(format!("{name}, in bytes")).or_default();
+        points.push((spent, row.after / wanted));
+    }
+    Ok(vec![Figure {
+        id: "residual".to_owned(),
+        title: "Residual of the matched gradient".to_owned(),
+        caption: "‖∇ − g*‖ over ‖g*‖. To be taken for training by a tolerance of one per cent of a segment's \
+                  movement, it would have to fall to about 0.01."
+            .to_owned(),
+        x: Axis {
+            label: "gradients spent on the batch".to_owned(),
+            log: true,
+        },
+        y: Axis {
+            label: "residual".to_owned(),
+            log: true,
         },
         series: series
             .into_iter()

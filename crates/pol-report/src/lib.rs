@@ -10,7 +10,7 @@ mod page;
 mod run;
 
 pub use experiment::experiment;
-pub use page::{Axis, Cell, Fact, Figure, Page, Section, Series, Strip, Style, Table, Tone};
+pub use page::{Axis, Cell, Fact, Figure, Note, Page, Section, Series, Strip, Style, Table, Tone};
 pub use run::{Run, run};
 
 use base64::Engine;

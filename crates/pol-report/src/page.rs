@@ -14,11 +14,34 @@ pub struct Page {
     /// What it says, in a sentence or two.
     pub lead: String,
     /// What has to be read first.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
     /// The rest.
     pub sections: Vec<Section>,
     /// What made it.
     pub program: String,
+}
+
+/// A remark.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Note {
+    /// Its beginning, set in bold.
+    pub strong: String,
+    /// The rest.
+    pub text: String,
+}
+
+impl Note {
+    /// A remark whose beginning may stand between double asterisks.
+    pub fn new(text: &str) -> Self {
+        let parts = text
+            .strip_prefix("**")
+            .and_then(|rest| rest.split_once("**"));
+        let (strong, text) = parts.unwrap_or(("", text));
+        Self {
+            strong: strong.to_owned(),
+            text: text.to_owned(),
+        }
+    }
 }
 
 /// A part of a page.

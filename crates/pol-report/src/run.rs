@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use crate::ReportError;
-use crate::page::{Axis, Cell, Fact, Figure, Page, Section, Series, Strip, Style, Table, Tone};
+use crate::page::{
+    Axis, Cell, Fact, Figure, Note, Page, Section, Series, Strip, Style, Table, Tone,
+};
 
 /// The schema of verifications that are understood.
 const SCHEMA: &str = "pol.verify/2";
@@ -67,19 +69,17 @@ pub fn run(run: &Run<'_>) -> Result<Page, ReportError> {
     };
     let warning = text(&verified, "warning");
     if !warning.is_empty() {
-        page.notes.push(warning);
+        page.notes.push(Note::new(&warning));
     }
     if verified["claimed_recipe"].is_object() {
-        page.notes.push(
-            "The recipe is the proof's own claim; the verifier did not hold it to one of its own."
-                .to_owned(),
-        );
+        page.notes.push(Note::new(
+            "The recipe is the proof's own claim; the verifier did not hold it to one of its own.",
+        ));
     }
     if verified["offline_challenge"] == true {
-        page.notes.push(
-            "The audit was drawn from the commitment itself, which a forger can try again and again."
-                .to_owned(),
-        );
+        page.notes.push(Note::new(
+            "The audit was drawn from the commitment itself, which a forger can try again and again.",
+        ));
     }
     if !reasons.is_empty() {
         let rows = reasons.iter().take(ROWS).map(|reason| {
@@ -234,9 +234,12 @@ fn replays(verified: &Value, segments: &[Value]) -> Section {
         title: "Reproduction error of each segment".to_owned(),
         caption: format!(
             "l2 distance of the replayed from the logged parameters, beside how far the segment moves \
-             them and what was tolerated. {equal} of {} replays arrived at the logged state bit for bit; \
-             their error is zero and lies below the axis.",
-            segments.len()
+             them and what was tolerated. {equal} of {} replays arrived at the logged state bit for bit{}.",
+            segments.len(),
+            match equal {
+                0 => "",
+                _ => "; their error is zero and lies below the axis",
+            }
         ),
         x: Axis {
             label: "step".to_owned(),
