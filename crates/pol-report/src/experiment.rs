@@ -71,11 +71,18 @@ pub fn experiment(summary: &str, rows: &str) -> Result<Page, ReportError> {
         title: summary.title.clone(),
         kind: format!("Experiment, {} size", summary.size),
         outcome: None,
-        lead: summary.about.trim().to_owned(),
-        notes: summary.notes.iter().map(|note| Note::new(note)).collect(),
+        lead: plain(summary.about.trim()),
+        notes: (summary.notes.iter())
+            .map(|note| Note::new(&plain(note)))
+            .collect(),
         sections,
         program: machine.program.clone(),
     })
+}
+
+/// Without the marks around names.
+fn plain(text: &str) -> String {
+    text.replace('`', "")
 }
 
 fn join(numbers: &[u64]) -> String {
