@@ -56,7 +56,14 @@ impl Attack for OneStepJump {
         let jump_from = line.at_step(&states[segments as usize - 1], recipe.steps - 1);
         let clean = Source::new(victim, options).take(size);
         let towards = (&jump_from, victim.stolen, 1.0 / rate);
-        let (made, found) = optimise(&clean, victim, options, learner, towards, &mut None)?;
+        let (made, found) = optimise(
+            &clean,
+            victim,
+            options.iterations,
+            learner,
+            towards,
+            &mut None,
+        )?;
         learner.restore(&jump_from)?;
         let arrived = step_on(&made.images(victim.data)?, recipe.steps - 1, learner)?;
         let gradients = line.steps + found.gradients + 1;

@@ -105,11 +105,12 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Images like these whose gradient at `weights` is nearly `scale · (weights − goal)`.
+/// Images like these whose gradient at `weights` is nearly `scale · (weights − goal)`. `step` is how far
+/// weights are moved for differences; it is chosen here if nobody has.
 pub(crate) fn optimise(
     clean: &Made,
     victim: &Victim<'_>,
-    options: &Options,
+    iterations: u64,
     learner: &mut dyn ImageLearner,
     (weights, goal, scale): (&State, &State, f64),
     step: &mut Option<f64>,
@@ -122,14 +123,14 @@ pub(crate) fn optimise(
         labels: &clean.labels,
         step: step.unwrap_or(matching::STEPS[0]),
     };
-    let mut chosen = 0;
+    let mut spent = 0;
     if step.is_none() {
         problem.step = matching::suitable_step(&problem, learner)?;
         *step = Some(problem.step);
-        chosen = matching::GRADIENTS * matching::STEPS.len() as u64;
+        spent = matching::GRADIENTS * matching::STEPS.len() as u64;
     }
-    let mut found = matching::minimise(&problem, options.iterations, victim.data.name, learner)?;
-    found.gradients += chosen;
+    let mut found = matching::minimise(&problem, iterations, victim.data.name, learner)?;
+    found.gradients += spent;
     let made = Made {
         labels: clean.labels.clone(),
         pixels: found.pixels.clone(),
@@ -176,99 +177,132 @@ pub(crate) fn forge_line(
     store: &dyn Store,
     joint: bool,
 ) -> Result<Forged, AttackError> {
-    let (size, k, rate) = (
-        recipe.batch_size,
-        options.interval,
-        recipe.learning_rate.base,
-    );
+    let k = options.interval;
     let provisional = on_their_data(victim, options, recipe.clone());
     learner.initialise(&provisional.seed)?;
     let fresh = learner.capture()?;
     let start = matched(learner, &fresh, victim.stolen, &provisional.seed);
     let line = Forgery::begin(provisional, &victim.data.train, store);
-    let mut source = Source::new(victim, options);
-    let mut all = Made::default();
+    let mut workshop = Workshop {
+        victim,
+        options,
+        rate: recipe.learning_rate.base,
+        size: recipe.batch_size,
+        learner,
+        source: Source::new(victim, options),
+        made: Made::default(),
+        gradients: 0,
+        residual: 0.0,
+    };
     let mut states = vec![start.clone()];
-    let (mut gradients, mut matched_to, mut missed, mut largest) = (0, 0.0, 0.0f64, 0.0f64);
+    let (mut missed, mut of_movement) = (0.0f64, 0.0f64);
     for segment in 0..options.segments {
         let from = line.at_step(&states[segment as usize], segment * k);
         let last = segment + 1 == options.segments;
-        let share = match options.adaptive {
+        let (origin, share) = match options.adaptive {
             // From wherever the last segment arrived.
-            true => 1.0 / (options.segments - segment) as f64,
-            false => (segment + 1) as f64 / options.segments as f64,
+            true => (&from, 1.0 / (options.segments - segment) as f64),
+            false => (&start, (segment + 1) as f64 / options.segments as f64),
         };
-        let origin = if options.adaptive { &from } else { &start };
         let goal = between(&from, origin, victim.stolen, share);
-        let (mut together, mut step) = (Vec::new(), None);
-        if joint {
-            let clean = source.take(k * size);
-            let scale = 1.0 / (rate * k as f64);
-            let (made, found) = optimise(
-                &clean,
-                victim,
-                options,
-                learner,
-                (&from, &goal, scale),
-                &mut step,
-            )?;
-            gradients += found.gradients * k;
-            matched_to += k as f64 * found.after / found.before;
-            together = made.split(size as usize);
-            together.reverse();
-        }
-        let mut at = from.clone();
-        for within in 0..k {
-            let made = match together.pop() {
-                Some(made) => made,
-                None => {
-                    let clean = source.take(size);
-                    let scale = 1.0 / (rate * (k - within) as f64);
-                    let (made, found) = optimise(
-                        &clean,
-                        victim,
-                        options,
-                        learner,
-                        (&at, &goal, scale),
-                        &mut step,
-                    )?;
-                    gradients += found.gradients;
-                    matched_to += found.after / found.before;
-                    made
-                }
-            };
-            learner.restore(&at)?;
-            at = step_on(&made.images(victim.data)?, segment * k + within, learner)?;
-            gradients += 1;
-            all.append(&made);
-        }
-        let moved = model_distance(&from, &at);
-        let logged = match options.adaptive && !last {
-            true => at,
+        let arrived = workshop.segment(segment * k, &from, &goal, joint)?;
+        states.push(match options.adaptive && !last {
+            true => arrived,
             false => {
-                let miss = model_distance(&at, &goal);
+                let miss = model_distance(&arrived, &goal);
+                let moved = model_distance(&from, &arrived);
                 missed = missed.max(miss);
-                largest = largest.max(miss / moved.max(f64::MIN_POSITIVE));
-                between(&at, &goal, &goal, 1.0)
+                of_movement = of_movement.max(miss / moved.max(f64::MIN_POSITIVE));
+                between(&arrived, &goal, &goal, 1.0)
             }
-        };
-        states.push(logged);
+        });
     }
-    let records = all.images(victim.data)?;
+    let records = workshop.made.images(victim.data)?;
+    let spent = Spent {
+        gradients: workshop.gradients,
+        honest_steps: victim.terms.recipe.steps,
+    };
+    let residual = workshop.residual / (options.segments * k) as f64;
     let terms = listed(recipe, &records, options);
     seal_listed(terms, &records, store, &states)?;
-    let steps = (options.segments * k) as f64;
     Ok(Forged {
-        spent: Spent {
-            gradients,
-            honest_steps: victim.terms.recipe.steps,
-        },
+        spent,
         records: Some(records),
         figures: Vec::new(),
     }
-    .with("residual left", matched_to / steps)
+    .with("residual left", residual)
     .with("largest miss", missed)
-    .with("largest miss over movement", largest))
+    .with("largest miss over movement", of_movement))
+}
+
+/// Where records are made.
+struct Workshop<'a> {
+    victim: &'a Victim<'a>,
+    options: &'a Options,
+    rate: f64,
+    size: u64,
+    learner: &'a mut dyn ImageLearner,
+    source: Source<'a>,
+    /// All records, in the order of the steps that use them.
+    made: Made,
+    gradients: u64,
+    /// The sum over all steps of what was left of the residual.
+    residual: f64,
+}
+
+impl Workshop<'_> {
+    /// Makes the records of a segment and trains on them; gives where that arrives.
+    fn segment(
+        &mut self,
+        first: u64,
+        from: &State,
+        goal: &State,
+        joint: bool,
+    ) -> Result<State, AttackError> {
+        let k = self.options.interval;
+        let (mut at, mut step) = (from.clone(), None);
+        let mut together = match joint {
+            true => self
+                .optimised(k * self.size, k, from, goal, k, &mut step)?
+                .split(self.size as usize),
+            false => Vec::new(),
+        }
+        .into_iter();
+        for within in 0..k {
+            let made = match together.next() {
+                Some(made) => made,
+                None => self.optimised(self.size, 1, &at, goal, k - within, &mut step)?,
+            };
+            self.learner.restore(&at)?;
+            at = step_on(
+                &made.images(self.victim.data)?,
+                first + within,
+                self.learner,
+            )?;
+            self.gradients += 1;
+            self.made.append(&made);
+        }
+        Ok(at)
+    }
+
+    /// So many images, in so many batches, whose gradient leads from `at` to `goal` in `left` steps.
+    fn optimised(
+        &mut self,
+        images: u64,
+        batches: u64,
+        at: &State,
+        goal: &State,
+        left: u64,
+        step: &mut Option<f64>,
+    ) -> Result<Made, AttackError> {
+        let clean = self.source.take(images);
+        let towards = (at, goal, 1.0 / (self.rate * left as f64));
+        let iterations = self.options.iterations;
+        let (made, found) = optimise(&clean, self.victim, iterations, self.learner, towards, step)?;
+        self.gradients += batches * found.gradients;
+        self.residual += batches as f64 * found.after / found.before.max(f64::MIN_POSITIVE);
+        Ok(made)
+    }
 }
 
 /// Terms of a training on these records, in batches that are listed, from a start that is claimed. It

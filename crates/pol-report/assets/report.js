@@ -209,7 +209,18 @@
     draw();
   };
   dark.addEventListener("change", draw);
-  addEventListener("beforeprint", draw);
+  // Paper is white.
+  let theme;
+  addEventListener("beforeprint", () => {
+    theme = root.dataset.theme;
+    root.dataset.theme = "light";
+    draw();
+  });
+  addEventListener("afterprint", () => {
+    if (theme) root.dataset.theme = theme;
+    else delete root.dataset.theme;
+    draw();
+  });
   draw();
   root.dataset.ready = "yes";
 })();

@@ -354,7 +354,7 @@ impl Replay {
         };
         let start = self.start.as_ref()?;
         if values(start).is_empty() {
-            let squares: f64 = values(logged).iter().map(|v| v * v).sum();
+            let squares = values(logged).iter().fold(0.0, |sum, v| sum + v * v);
             return Some(squares.sqrt());
         }
         let moved = Distances::between(start, logged, of, part);
