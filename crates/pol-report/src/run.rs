@@ -251,14 +251,22 @@ fn replays(verified: &Value, segments: &[Value]) -> Section {
         },
         series,
     };
+    // With digests alone there are no distances, and nothing to draw where all are zero.
+    let drawn = (figure.series.iter())
+        .flat_map(|series| &series.points)
+        .any(|(_, y)| *y > 0.0);
+    let text = match (drawn, segments.len()) {
+        (true, _) | (_, 0) => String::new(),
+        (false, all) => {
+            format!("{equal} of {all} replays arrived at what was committed to, bit for bit.")
+        }
+    };
     Section {
         id: "replays".to_owned(),
         heading: "Replays".to_owned(),
+        text,
         strip: strip(verified, segments),
-        figures: match segments.is_empty() {
-            true => vec![],
-            false => vec![figure],
-        },
+        figures: if drawn { vec![figure] } else { vec![] },
         ..Section::default()
     }
 }
