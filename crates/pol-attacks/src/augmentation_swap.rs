@@ -1,5 +1,5 @@
 //! Other augmentation: trained with draws of the forger's choice, committed as if with the derived ones.
-//! Unseeded augmentation is why the reference implementation needs so large a tolerance.
+//! Where augmentation is not derived from a seed, as in the reference implementation, nobody can tell.
 
 use pol_core::digest::tagged;
 use pol_core::random::Seed;

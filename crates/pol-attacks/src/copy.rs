@@ -22,7 +22,7 @@ impl Attack for Copied {
     }
 
     fn source(&self) -> &'static str {
-        "structure: Jia et al., S&P 2021, §7 (copies); what a binding to the prover is for"
+        "structure: after Jia et al., S&P 2021 (copies); what a binding to the prover is for"
     }
 
     fn needs(&self) -> &'static str {

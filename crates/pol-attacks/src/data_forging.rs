@@ -1,5 +1,4 @@
-//! Data forging (Thudi et al., USENIX Security 2022; Baluta et al., IEEE S&P 2023; Suliman et al., 2024): a prover who
-//! does not want to admit some records trains on them and claims other batches whose gradients are near.
+//! Data forging (Thudi et al., 2022; Baluta et al., 2023; Suliman et al., 2024): a prover who does not want to admit some records trains on them and claims other batches whose gradients are near.
 //! For each step a few batches are drawn and the nearest is claimed.
 
 use pol_core::digest::tagged;
@@ -29,7 +28,7 @@ impl Attack for DataForging {
     }
 
     fn source(&self) -> &'static str {
-        "Thudi et al., USENIX Security 2022; Baluta et al., 2023; Suliman et al., 2024"
+        "Thudi et al., 2022; Baluta et al., 2023; Suliman et al., 2024"
     }
 
     fn needs(&self) -> &'static str {
@@ -94,16 +93,7 @@ fn gradient(
     victim: &Victim<'_>,
     records: &[u64],
 ) -> Result<Vec<Entry>, AttackError> {
-    let name = victim.data.name;
-    let (mut shares, mut labels) = (Vec::new(), Vec::new());
-    for record in records
-        .iter()
-        .filter_map(|&index| victim.data.train.record(index))
-    {
-        let pixels = record.bytes.iter().skip(name.pixel_offset());
-        shares.extend(pixels.map(|&byte| f32::from(byte) / name.normalisation().scale));
-        labels.push(record.label);
-    }
+    let (shares, labels) = victim.data.shares(records);
     Ok(learner.gradients(&shares, &labels)?.parameters)
 }
 

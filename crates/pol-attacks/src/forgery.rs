@@ -209,6 +209,25 @@ impl<'a> Forgery<'a> {
         Ok(())
     }
 
+    /// Commits to states at equal distances on the line from `start` to `end`, one for each segment, which
+    /// are as `template` in all that is not the model.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn log_line(
+        &mut self,
+        template: &State,
+        start: &State,
+        end: &State,
+    ) -> Result<(), AttackError> {
+        let segments = self.terms.segments();
+        for segment in 1..=segments {
+            let share = segment as f64 / segments as f64;
+            self.log(&between(template, start, end, share))?;
+        }
+        Ok(())
+    }
+
     /// The claim as it would be with this state as the last one, which is not written.
     pub fn claim_with(&self, last: &State) -> Claim {
         let step = self.next_step();
@@ -314,17 +333,18 @@ pub fn with_entries(state: &State, replace: impl Fn(&Entry) -> Option<Entry>) ->
     State::new(entries.collect()).unwrap_or_else(|_| state.clone())
 }
 
+/// The entry with other values.
+pub fn with_values(entry: &Entry, values: impl Iterator<Item = f64>) -> Entry {
+    let values: Vec<f32> = values.map(|value| value as f32).collect();
+    Entry::f32(entry.name(), entry.header.shape.clone(), &values)
+}
+
 /// The entry with each value changed; other types than `f32` are left as they are.
 pub fn map_values(entry: &Entry, change: impl Fn(f64) -> f64) -> Option<Entry> {
     if entry.header.dtype != DType::F32 {
         return None;
     }
-    let values: Vec<f32> = entry.values().map(|value| change(value) as f32).collect();
-    Some(Entry::f32(
-        entry.name(),
-        entry.header.shape.clone(),
-        &values,
-    ))
+    Some(with_values(entry, entry.values().map(change)))
 }
 
 /// `template` with the model at `from + share · (to − from)`: a point on the line between two models.
@@ -338,14 +358,8 @@ pub fn between(template: &State, from: &State, to: &State, share: f64) -> State 
         if entry.header.dtype != DType::F32 || share == 1.0 {
             return Some(b.clone());
         }
-        let values: Vec<f32> = (a.values().zip(b.values()))
-            .map(|(a, b)| (a + share * (b - a)) as f32)
-            .collect();
-        Some(Entry::f32(
-            entry.name(),
-            entry.header.shape.clone(),
-            &values,
-        ))
+        let pairs = a.values().zip(b.values());
+        Some(with_values(entry, pairs.map(|(a, b)| a + share * (b - a))))
     })
 }
 

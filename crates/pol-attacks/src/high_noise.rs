@@ -6,7 +6,7 @@ use pol_core::recipe::{Optimizer, Recipe};
 use pol_core::store::Store;
 use pol_models::ImageLearner;
 
-use crate::forgery::{Forgery, between, constant_rate, map_values, with_entries};
+use crate::forgery::{Forgery, constant_rate, map_values, with_entries};
 use crate::start::presentable;
 use crate::{Attack, AttackError, Forged, Options, Victim};
 
@@ -57,10 +57,7 @@ impl Attack for HighNoise {
             }
         });
         forgery.log(&start)?;
-        for segment in 1..=options.segments {
-            let share = segment as f64 / options.segments as f64;
-            forgery.log(&between(&template, &start, victim.stolen, share))?;
-        }
+        forgery.log_line(&template, &start, victim.stolen)?;
         let steps = forgery.steps;
         forgery.seal()?;
         Ok(Forged::on_their_data(victim, steps))

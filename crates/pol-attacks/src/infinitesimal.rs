@@ -9,7 +9,7 @@ use pol_core::recipe::Recipe;
 use pol_core::store::Store;
 use pol_models::ImageLearner;
 
-use crate::forgery::{Forgery, between, constant_rate, model_distance};
+use crate::forgery::{Forgery, constant_rate, model_distance};
 use crate::start::{matched, presentable};
 use crate::{Attack, AttackError, Forged, Options, Victim};
 
@@ -65,10 +65,7 @@ impl Attack for Infinitesimal {
         // One segment shows which entries states have once there was a step.
         let template = forgery.train(learner, &start, 0)?;
         forgery.log(&start)?;
-        for segment in 1..=options.segments {
-            let share = segment as f64 / options.segments as f64;
-            forgery.log(&between(&template, &start, victim.stolen, share))?;
-        }
+        forgery.log_line(&template, &start, victim.stolen)?;
         let steps = forgery.steps;
         forgery.seal()?;
         Ok(Forged::on_their_data(victim, steps)

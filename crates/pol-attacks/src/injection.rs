@@ -6,11 +6,13 @@
 //! correct for the gradients, by smaller steps where these are steep.
 
 use pol_core::recipe::{Optimizer, Recipe};
-use pol_core::state::{Entry, State};
+use pol_core::state::State;
 use pol_core::store::Store;
 use pol_models::ImageLearner;
 
-use crate::forgery::{Forgery, between, constant_rate, honest_rate, model_distance, with_entries};
+use crate::forgery::{
+    Forgery, between, constant_rate, honest_rate, model_distance, with_entries, with_values,
+};
 use crate::start::presentable;
 use crate::{Attack, AttackError, Forged, Options, Victim};
 
@@ -103,15 +105,11 @@ fn pushed(state: &State, arrived: &State, wanted: &State, reach: f64) -> State {
         let (path, _field) = path.split_once('/')?;
         let name = format!("model/{path}");
         let (arrived, wanted) = (arrived.entry(&name)?, wanted.entry(&name)?);
-        let values: Vec<f32> = entry
-            .values()
-            .zip(arrived.values().zip(wanted.values()))
-            .map(|(v, (a, w))| (v - (w - a) / reach) as f32)
-            .collect();
-        Some(Entry::f32(
-            entry.name(),
-            entry.header.shape.clone(),
-            &values,
+        let pairs = arrived.values().zip(wanted.values());
+        let values = entry.values().zip(pairs);
+        Some(with_values(
+            entry,
+            values.map(|(v, (a, w))| v - (w - a) / reach),
         ))
     })
 }

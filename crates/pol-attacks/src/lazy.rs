@@ -1,12 +1,12 @@
 //! Lazy interpolation: a straight line from the derived start to the stolen model, with ordinary data and
-//! the honest learning rate (the simplest forgery that Jia et al., 2021, §7, consider). What holds the
+//! the honest learning rate. What holds the
 //! line is the tolerance alone: replays walk where training walks, not along the line.
 
 use pol_core::recipe::Recipe;
 use pol_core::store::Store;
 use pol_models::ImageLearner;
 
-use crate::forgery::{Forgery, between, constant_rate, honest_rate, model_distance};
+use crate::forgery::{Forgery, constant_rate, honest_rate, model_distance};
 use crate::start::presentable;
 use crate::{Attack, AttackError, Forged, Options, Victim};
 
@@ -20,7 +20,7 @@ impl Attack for Lazy {
     }
 
     fn source(&self) -> &'static str {
-        "Jia et al., S&P 2021, §7: interpolation between states"
+        "after Jia et al., S&P 2021: interpolation between states"
     }
 
     fn needs(&self) -> &'static str {
@@ -42,10 +42,7 @@ impl Attack for Lazy {
         let mut forgery = Forgery::begin(terms, &victim.data.train, store);
         let template = forgery.train(learner, &start, 0)?;
         forgery.log(&start)?;
-        for segment in 1..=options.segments {
-            let share = segment as f64 / options.segments as f64;
-            forgery.log(&between(&template, &start, victim.stolen, share))?;
-        }
+        forgery.log_line(&template, &start, victim.stolen)?;
         let steps = forgery.steps;
         forgery.seal()?;
         Ok(Forged::on_their_data(victim, steps)

@@ -16,7 +16,7 @@ use pol_models::ImageLearner;
 use pol_models::dataset::DatasetName;
 
 use crate::AttackError;
-use crate::forgery::with_entries;
+use crate::forgery::{with_entries, with_values};
 
 /// How far the weights may be moved along v for the difference (l2). In `f32`, kinks of rectifiers spoil
 /// longer steps, and rounding spoils shorter ones: how long is best depends on the model's depth.
@@ -261,8 +261,6 @@ fn moved(weights: &State, direction: &Direction, step: f64) -> State {
     with_entries(weights, |entry| {
         let along = direction.get(entry.name())?;
         let pairs = entry.values().zip(along);
-        let values: Vec<f32> = pairs.map(|(w, v)| (w + step * v) as f32).collect();
-        let shape = entry.header.shape.clone();
-        Some(pol_core::state::Entry::f32(entry.name(), shape, &values))
+        Some(with_values(entry, pairs.map(|(w, v)| w + step * v)))
     })
 }

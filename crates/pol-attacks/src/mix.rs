@@ -19,7 +19,7 @@ impl Attack for Mix {
     }
 
     fn source(&self) -> &'static str {
-        "structure: Jia et al., S&P 2021, §7 (concatenation)"
+        "structure: after Jia et al., S&P 2021 (concatenation)"
     }
 
     fn needs(&self) -> &'static str {

@@ -22,7 +22,7 @@ impl Attack for Splice {
     }
 
     fn source(&self) -> &'static str {
-        "Zhang et al., S&P 2022, §VI; Jia et al., S&P 2021, §7 (structurally correct spoofing)"
+        "Jia et al., S&P 2021 (directed retraining); Zhang et al., S&P 2022"
     }
 
     fn needs(&self) -> &'static str {

@@ -6,10 +6,10 @@ use pol_core::manifest::Terms;
 use pol_core::model_file::is_model;
 use pol_core::random::{Purpose, Seed};
 use pol_core::recipe::Recipe;
-use pol_core::state::{Entry, State};
+use pol_core::state::State;
 use pol_models::ImageLearner;
 
-use crate::forgery::{on_their_data, with_entries};
+use crate::forgery::{on_their_data, with_entries, with_values};
 use crate::{AttackError, Options, Victim};
 
 /// The p-value that a forger is content with.
@@ -82,14 +82,10 @@ pub(crate) fn matched(
         draws.sort_by(f64::total_cmp);
         let mut order: Vec<usize> = (0..wanted.len()).collect();
         order.sort_by(|&a, &b| wanted[a].total_cmp(&wanted[b]));
-        let mut values = vec![0f32; wanted.len()];
+        let mut values = vec![0.0; wanted.len()];
         for (place, draw) in order.into_iter().zip(draws) {
-            values[place] = draw as f32;
+            values[place] = draw;
         }
-        Some(Entry::f32(
-            entry.name(),
-            entry.header.shape.clone(),
-            &values,
-        ))
+        Some(with_values(entry, values.into_iter()))
     })
 }

@@ -91,7 +91,7 @@ pub(crate) fn run(plan: &Attacks, lab: &Lab<'_>, rows: &Path) -> Result<Found, E
                 false => &plan.honest[..],
             };
             for honest in settings {
-                let setting = Setting::parse(honest)?;
+                let setting = Setting::honest(honest)?;
                 let cell = format!("{place}/honest/{honest}");
                 let Some(device) = lab.device(&setting) else {
                     note_absent(&mut found, honest);
@@ -234,6 +234,12 @@ fn forge_and_judge(
         adaptive: attack_plan.adaptive,
         sample: attack_plan.sample.unwrap_or(defaults.sample),
     };
+    if options.interval == 0 || options.segments == 0 {
+        return Err(unknown(format!(
+            "{}: interval and segments are at least 1",
+            attack_plan.name
+        )));
+    }
     let victim = Victim {
         terms: &published.proved.manifest.claim.terms,
         proof: published.proved.store.as_ref(),

@@ -52,7 +52,7 @@ pub(crate) fn run(
         let training = training.resolve(lab)?;
         let numerics = training.recipe.numerics.to_string();
         for name in &plan.settings {
-            let setting = Setting::parse(name)?;
+            let setting = Setting::honest(name)?;
             let Some(device) = lab.device(&setting) else {
                 note_absent(&mut found, name);
                 continue;

@@ -51,6 +51,11 @@ pub(crate) fn run(
     lab: &Lab<'_>,
     rows: &Path,
 ) -> Result<Found, ExperimentError> {
+    if plan.interval == 0 || plan.segments == 0 {
+        return Err(ExperimentError::Plan(
+            "`interval` and `segments` are at least 1".to_owned(),
+        ));
+    }
     let mut table: Table<Measured> = Table::open(rows)?;
     for (number, training) in plan.trainings.iter().enumerate() {
         let training = training.resolve(lab)?;
@@ -96,13 +101,7 @@ fn measure(
     let seed = terms(training, 0, 1).seed;
     let records = &data.train;
     let plan_of = Schedule::new(seed, records.len(), recipe.batch_size)?.batch(start);
-    let scale = data.name.normalisation().scale;
-    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
-    for record in plan_of.records.iter().filter_map(|&i| records.record(i)) {
-        let bytes = record.bytes.iter().skip(data.name.pixel_offset());
-        pixels.extend(bytes.map(|&byte| f32::from(byte) / scale));
-        labels.push(record.label);
-    }
+    let (pixels, labels) = data.shares(&plan_of.records);
     // One of so many equal moves, made in k steps.
     let rate = recipe.learning_rate.base;
     let moves = (plan.segments * plan.interval) as f64;

@@ -81,6 +81,18 @@ impl Setting {
     }
 }
 
+impl Setting {
+    /// A setting in which an honest training is honest: randomness and order are as derived.
+    pub(crate) fn honest(name: &str) -> Result<Self, ExperimentError> {
+        match Self::parse(name)? {
+            Self::Order | Self::Draws => Err(ExperimentError::Plan(format!(
+                "`{name}` is a setting of replays: it makes another training"
+            ))),
+            setting => Ok(setting),
+        }
+    }
+}
+
 impl Lab<'_> {
     /// The device of a setting; `None` where it is not present.
     pub(crate) fn device(&self, setting: &Setting) -> Option<Device> {
@@ -92,17 +104,19 @@ impl Lab<'_> {
 }
 
 /// Calls `work` with this many threads, where the setting says so.
-pub(crate) fn with_threads<T: Send>(setting: &Setting, work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn with_threads<T: Send>(
+    setting: &Setting,
+    work: impl FnOnce() -> Result<T, ExperimentError> + Send,
+) -> Result<T, ExperimentError> {
     let Setting::Threads(threads) = setting else {
         return work();
     };
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(*threads)
         .build();
-    match pool {
-        Ok(pool) => pool.install(work),
-        Err(_) => work(),
-    }
+    let failed =
+        |error| ExperimentError::Plan(format!("{threads} threads cannot be started: {error}"));
+    pool.map_err(failed)?.install(work)
 }
 
 /// The terms of a training with this nonce.

@@ -251,9 +251,7 @@ impl Normalisation {
             );
         }
     }
-}
 
-impl Normalisation {
     /// The normalised values of planar images of `len` values each, given as shares of the largest
     /// pixel value.
     pub fn of_shares(&self, shares: &[f32], len: usize) -> Vec<f32> {
@@ -297,6 +295,21 @@ pub struct Images {
     bytes: Vec<u8>,
     labels: Vec<u32>,
     record_bytes: usize,
+}
+
+impl Dataset {
+    /// The pixels of training records, one after the other, as shares of the largest value, and their
+    /// labels. Indices past the end are left out.
+    pub fn shares(&self, records: &[u64]) -> (Vec<f32>, Vec<u32>) {
+        let scale = self.name.normalisation().scale;
+        let (mut shares, mut labels) = (Vec::new(), Vec::new());
+        for record in records.iter().filter_map(|&index| self.train.record(index)) {
+            let pixels = record.bytes.iter().skip(self.name.pixel_offset());
+            shares.extend(pixels.map(|&byte| f32::from(byte) / scale));
+            labels.push(record.label);
+        }
+        (shares, labels)
+    }
 }
 
 impl Images {

@@ -31,8 +31,8 @@ pub trait ImageLearner: Learner {
     /// If an image does not fit the model, or the device fails.
     fn evaluate(&self, images: &Images, limit: u64) -> Result<Evaluation, LearnerError>;
 
-    /// The gradients that a step on these images would use, at the current model, and those of the
-    /// images themselves. `pixels` has the planar images one after the other, with 1 for the largest
+    /// The gradients that a step on these images would use, at the current model and without dropout,
+    /// and those of the images themselves. `pixels` has the planar images one after the other, with 1 for the largest
     /// value that a data set can hold; there is a label for each.
     ///
     /// # Errors

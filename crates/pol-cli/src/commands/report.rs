@@ -26,7 +26,10 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Exit, CliError> {
     }
     let (page, exit) = match is_experiment {
         true => (experiment(&args.subject)?, Exit::Done),
-        false => proof(args)?,
+        false => match proof(args)? {
+            Proof::Judged(page, exit) => (*page, exit),
+            Proof::Delegated(exit) => return Ok(exit),
+        },
     };
     let html = pol_report::render(&page)?;
     std::fs::write(&args.output, &html).map_err(at(&args.output))?;
@@ -47,8 +50,14 @@ fn experiment(folder: &Path) -> Result<Page, CliError> {
     Ok(pol_report::experiment(&summary, &rows)?)
 }
 
-/// The page about a proof, and the exit code of its verdict.
-fn proof(args: &ReportArgs) -> Result<(Page, Exit), CliError> {
+enum Proof {
+    /// The page, and the exit code of the verdict.
+    Judged(Box<Page>, Exit),
+    /// Cargo ran a build that has the backend, and that wrote the page.
+    Delegated(Exit),
+}
+
+fn proof(args: &ReportArgs) -> Result<Proof, CliError> {
     let (verified, exit) = match &args.verified {
         Some(file) if file == Path::new("-") => {
             let mut text = String::new();
@@ -72,7 +81,7 @@ fn proof(args: &ReportArgs) -> Result<(Page, Exit), CliError> {
                         .map_err(|error| CliError::Environment(error.to_string()))?;
                     (text, judged.exit())
                 }
-                verify::Outcome::Delegated(exit) => return Err(delegated(exit)),
+                verify::Outcome::Delegated(exit) => return Ok(Proof::Delegated(exit)),
             }
         }
     };
@@ -89,15 +98,7 @@ fn proof(args: &ReportArgs) -> Result<(Page, Exit), CliError> {
         curve: curve.as_deref(),
         environment: environment.as_deref(),
     })?;
-    Ok((page, exit))
-}
-
-fn delegated(_exit: Exit) -> CliError {
-    CliError::Usage(
-        "this build lacks that backend: verify with `pol verify --json` first, and give the output to \
-         --verified"
-            .to_owned(),
-    )
+    Ok(Proof::Judged(Box::new(page), exit))
 }
 
 fn read_text(path: &Path) -> Result<String, CliError> {
