@@ -9,6 +9,7 @@ mod expectations;
 mod integrity;
 mod noise;
 mod opened;
+mod reason;
 mod replay;
 mod report;
 mod select;
@@ -19,7 +20,8 @@ pub use distance::{Distances, Tolerance};
 pub use integrity::{Integrity, IntegrityChecked, Segment, check_integrity, read_claim};
 pub use noise::NoiseReport;
 pub(crate) use noise::Perturbation;
-pub use report::{PartReport, Reason, Report, SegmentReport, Verdict};
+pub use reason::Reason;
+pub use report::{PartReport, Report, SegmentReport, Verdict};
 pub use select::{Selection, catch_probability, sample_for};
 pub use start::{StartReport, VerifiedPrior, final_state};
 

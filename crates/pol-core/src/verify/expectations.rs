@@ -7,7 +7,7 @@ use crate::records::{DataCommitment, Records};
 
 use super::Verifier;
 use super::integrity::IntegrityChecked;
-use super::report::Reason;
+use super::reason::Reason;
 
 impl Verifier<'_> {
     /// Everything about the claim that does not fit; empty if all does.

@@ -14,7 +14,7 @@ use crate::state::{EntryHeader, Part, STEP_ENTRY, State};
 use crate::store::{Item, MemoryStore, Store, StoreError};
 
 use super::distance::Distances;
-use super::report::Reason;
+use super::reason::Reason;
 use super::{Progress, VerifyError};
 
 /// A proof, or the opened part of one, whose integrity was checked. It can be made in no other way.

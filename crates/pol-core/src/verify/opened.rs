@@ -19,7 +19,7 @@ use super::VerifyError;
 use super::integrity::{
     Fault, IntegrityChecked, Known, KnownCheckpoint, Objects, Segment, StateChecks, read_batches,
 };
-use super::report::Reason;
+use super::reason::Reason;
 
 /// An opening whose integrity was checked, and the records that it discloses.
 pub(super) struct OpenedProof {

@@ -15,7 +15,8 @@ use crate::state::{EntryHeader, Part, State};
 use super::distance::Distances;
 use super::integrity::{Fault, IntegrityChecked, Segment};
 use super::noise::{Noise, Perturbation};
-use super::report::{PartReport, Reason, SegmentReport};
+use super::reason::Reason;
+use super::report::{PartReport, SegmentReport};
 use super::start::{StartReport, VerifiedPrior, check_start};
 use super::stop::Stop;
 

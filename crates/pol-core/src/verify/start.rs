@@ -13,8 +13,9 @@ use crate::state::State;
 use crate::store::{Item, Store};
 
 use super::integrity::{IntegrityChecked, read_claim};
+use super::reason::Reason;
 use super::replay::first_difference;
-use super::report::{Reason, Report, Verdict};
+use super::report::{Report, Verdict};
 use super::stop::Stop;
 
 /// A prior proof that this verifier accepted, with its final state.

@@ -4,7 +4,8 @@ use crate::learner::LearnerError;
 
 use super::VerifyError;
 use super::integrity::IntegrityChecked;
-use super::report::{Reason, Report};
+use super::reason::Reason;
+use super::report::Report;
 
 /// Why replaying stopped.
 pub(super) enum Stop {
