@@ -29,8 +29,7 @@ impl Forgery {
         let manifest = Manifest::decode(&read(Item::Manifest)).unwrap_or_else(|e| panic!("{e}"));
         let states = (manifest.checkpoints.iter())
             .map(|checkpoint| {
-                let bytes = read(Item::Object(checkpoint.state));
-                let state = object::decode_state(&checkpoint.state, &bytes);
+                let state = object::read_state(store, &checkpoint.state, None);
                 (checkpoint.step, state.unwrap_or_else(|e| panic!("{e}")))
             })
             .collect();

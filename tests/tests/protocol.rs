@@ -112,10 +112,7 @@ fn a_run_killed_between_its_last_checkpoint_and_its_seal_is_sealed_by_a_resume()
     let mut toy = Toy::new(&toy::recipe());
     let mut recorder = Recorder::start(Arc::clone(&killed) as _, training.terms().clone()).unwrap();
     for checkpoint in &manifest.checkpoints {
-        let bytes = sealed
-            .read(Item::Object(checkpoint.state), u64::MAX)
-            .unwrap();
-        let state = pol_core::object::decode_state(&checkpoint.state, &bytes).unwrap();
+        let state = pol_core::object::read_state(sealed.as_ref(), &checkpoint.state, None).unwrap();
         recorder.record(checkpoint.step, || Ok(state)).unwrap();
     }
     assert_eq!(recorder.stop().unwrap(), STEPS);

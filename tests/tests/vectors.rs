@@ -9,6 +9,7 @@ use pol_core::journal::Head;
 use pol_core::manifest::{Manifest, Start, Terms};
 use pol_core::merkle::{self, Tree};
 use pol_core::model_file;
+use pol_core::object;
 use pol_core::random::{Purpose, Seed};
 use pol_core::recipe::Recipe;
 use pol_core::records::{DataCommitment, MemoryRecords, SaltSecret};
@@ -71,6 +72,40 @@ fn merkle_roots() {
         let opened: Vec<_> = indices.iter().map(|&i| (i, leaves[i as usize])).collect();
         let rebuilt = tree.root_of_opened(leaves.len() as u64, &opened, &nodes);
         assert_eq!(rebuilt, Some(digest(&vector["root"])));
+    }
+}
+
+#[test]
+fn stored_states() {
+    let vector = load("object.json");
+    let store_of = |objects: &Value| {
+        let store = MemoryStore::new();
+        for object in list(objects) {
+            let item = Item::Object(digest(&object["state"]));
+            store.write(item, &bytes(&object["bytes"])).unwrap();
+        }
+        store
+    };
+    let store = store_of(&vector["objects"]);
+    for object in list(&vector["objects"]) {
+        let name = digest(&object["state"]);
+        let state = object::read_state(&store, &name, None).unwrap();
+        assert_eq!(state.digest(), name);
+        // Our own encodings are read as well.
+        let again = MemoryStore::new();
+        let encoded = object::encode_state(&state).unwrap();
+        again.write(Item::Object(name), &encoded).unwrap();
+        assert_eq!(object::read_state(&again, &name, None).unwrap(), state);
+    }
+    let last = object::read_state(&store, &digest(&vector["state"]), None).unwrap();
+    for (entry, expected) in last.entries().iter().zip(list(&vector["values"])) {
+        assert_eq!(entry.name(), expected[0].as_str().unwrap());
+        assert_eq!(entry.bytes, bytes(&expected[1]));
+    }
+    for rejected in list(&vector["rejected"]) {
+        let store = store_of(&rejected["objects"]);
+        let found = object::read_state(&store, &digest(&rejected["state"]), None);
+        assert!(found.is_err(), "{}: {}", rejected["name"], rejected["why"]);
     }
 }
 

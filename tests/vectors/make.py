@@ -4,10 +4,12 @@
 SHA3-256 is Python's; ChaCha20, MessagePack and the trees are written out here. Run it in this
 folder after a change of the format; the tests only read the JSON files.
 """
+import copy
 import hashlib
 import json
 import math
 import struct
+import zlib
 
 
 def tagged(tag, *parts):
@@ -142,7 +144,9 @@ def pack(value):
         head = bytes([0xA0 | len(data)]) if len(data) < 32 else b"\xd9" + bytes([len(data)])
         return head + data
     if isinstance(value, bytes):
-        return b"\xc4" + bytes([len(value)]) + value
+        if len(value) < 256:
+            return b"\xc4" + bytes([len(value)]) + value
+        return b"\xc5" + struct.pack(">H", len(value)) + value
     if isinstance(value, dict):
         assert len(value) < 16
         return bytes([0x80 | len(value)]) + b"".join(pack(k) + pack(v) for k, v in value.items())
@@ -206,6 +210,142 @@ write("state.json", {
                 for (n, d, s, b), leaf in zip(entries, leaves)],
     "digest": merkle("state", leaves).hex(), "model": merkle("model", model_leaves).hex()})
 
+
+
+def frame(content, window=None):
+    """A zstd frame of one uncompressed block (RFC 8878, §3.1.1); with a window descriptor, or without."""
+    assert len(content) < 256
+    if window is None:
+        header = bytes([0x20, len(content)])  # a single segment, its size in one byte
+    else:
+        header = bytes([0x00, (window - 10) << 3])
+    return b"\x28\xb5\x2f\xfd" + header + struct.pack("<I", len(content) << 3 | 1)[:3] + content
+
+
+def float32(value):
+    return struct.unpack("<f", struct.pack("<f", value))[0]
+
+
+def ordered(dtype, x, bits):
+    return x ^ ((1 << bits - 1) - 1) if dtype in ("f32", "f64") and x >> bits - 1 else x
+
+
+def minus(dtype, x, y, bits):
+    difference = (ordered(dtype, x, bits) - ordered(dtype, y, bits)) % (1 << bits)
+    return (difference << 1) % (1 << bits) if difference >> bits - 1 == 0 else 2 * ((1 << bits) - difference) - 1
+
+
+SIZES = {"f64": 8, "u64": 8, "f32": 4, "u8": 1}
+
+
+def planes(coded):
+    """Bytes of one significance together, for each element size; `coded` are (dtype, elements)."""
+    values = b""
+    for size in (8, 4, 2, 1):
+        elements = [x for dtype, xs in coded if SIZES[dtype] == size for x in xs]
+        values += bytes(x >> 8 * place & 255 for place in range(size) for x in elements)
+    return values
+
+
+def elements(dtype, data):
+    size = SIZES[dtype]
+    return [int.from_bytes(data[i:i + size], "little") for i in range(0, len(data), size)]
+
+
+def state_digest(entries):
+    return merkle("state", [tagged("pol.v1.entry", n.encode(), d.encode(), b"".join(map(number, s)), b)
+                            for n, d, s, b in entries])
+
+
+def stored(payload):
+    data = pack(payload)
+    return struct.pack("<I", zlib.crc32(data)) + data
+
+
+def whole(entries, values=None):
+    if values is None:
+        values = frame(planes([(d, elements(d, b)) for _, d, _, b in entries]))
+    return stored({"whole": {"entries": [{"name": n, "dtype": d, "shape": s} for n, d, s, _ in entries],
+                             "values": values}})
+
+
+def difference(entries, base, codings):
+    factors = (float32(0.01), float32(0.1))
+    coded = []
+    for (name, dtype, _, data), (_, _, _, before), coding in zip(entries, base, codings):
+        xs, ys, bits = elements(dtype, data), elements(dtype, before), 8 * SIZES[dtype]
+        if coding == 2:
+            of = "optim/" + name[6:] + "/momentum.velocity"
+            before, now = ([v for v, in struct.iter_unpack("<f", {n: b for n, _, _, b in state}[of])]
+                           for state in (base, entries))
+            floats = [struct.unpack("<f", struct.pack("<I", y))[0] for y in ys]
+            moved = [float32(y - float32(float32(factors[0] * v) + float32(factors[1] * w)))
+                     for y, v, w in zip(floats, before, now)]
+            ys = [struct.unpack("<I", struct.pack("<f", z))[0] for z in moved]
+        coded.append((dtype, xs if coding == 0 else [minus(dtype, x, y, bits) for x, y in zip(xs, ys)]))
+    motions = struct.pack("<2f", *factors) * codings.count(2)
+    return stored({"difference": {"base": state_digest(base), "codings": bytes(codings), "motions": motions,
+                                  "values": frame(planes(coded))}})
+
+
+def at_step(step, weights, velocity, flag):
+    return [("model/flag", "u8", [1], bytes([flag])),
+            ("model/weight", "f32", [3], struct.pack("<3f", *weights)),
+            ("optim/weight/momentum.velocity", "f32", [3], struct.pack("<3f", *velocity)),
+            ("schedule/learning_rate", "f64", [], struct.pack("<d", 0.1)),
+            ("schedule/step", "u64", [], number(step))]
+
+
+first = at_step(7, (1.5, -0.25, 0.0), (0.5, 2.0, -1.0), 200)
+second = at_step(8, (1.45, -0.45, 0.125), (0.5, 2.0, -1.25), 3)
+third = at_step(9, (1.5, -0.5, -0.0), (-0.5, 1e-30, 0.0), 3)
+chain = [(first, whole(first)), (second, difference(second, first, [1, 2, 1, 1, 1])),
+         (third, difference(third, second, [0, 1, 0, 1, 1]))]
+good = [{"state": state_digest(s).hex(), "bytes": b.hex()} for s, b in chain]
+values = [[n, b.hex()] for n, _, _, b in third]
+
+
+def refused(name, why, state, *objects):
+    return {"name": name, "why": why, "state": state_digest(state).hex(),
+            "objects": good[:1] + [{"state": state_digest(s).hex(), "bytes": b.hex()} for s, b in objects]}
+
+
+def flipped(data, at):
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1:]
+
+
+write("object.json", {
+    "objects": good, "state": state_digest(third).hex(), "values": values,
+    "rejected": [
+        refused("wrong-checksum", "a byte of the CRC", second, (second, flipped(chain[1][1], 0))),
+        refused("damaged", "a byte of the payload", second, (second, flipped(chain[1][1], 40))),
+        refused("cut", "three bytes", second, (second, chain[1][1][:3])),
+        refused("other-content", "another state under this name", second, (second, whole(third))),
+        refused("no-base", "a base that is not there", third, (third, chain[2][1])),
+        refused("itself", "a difference from itself", second,
+                (second, difference(second, second, [1, 1, 1, 1, 1]))),
+        refused("unknown-coding", "a coding the format lacks", second,
+                (second, stored({"difference": {"base": state_digest(first), "codings": b"\1\3\1\1\1",
+                                                "motions": b"", "values": frame(bytes(41))}}))),
+        refused("too-few-codings", "four for five entries", second,
+                (second, stored({"difference": {"base": state_digest(first), "codings": b"\1\1\1\1",
+                                                "motions": b"", "values": frame(bytes(41))}}))),
+        refused("step-of-velocity", "coding 2 for what is no parameter", second,
+                (second, stored({"difference": {"base": state_digest(first), "codings": b"\1\1\2\1\1",
+                                                "motions": bytes(8), "values": frame(bytes(41))}}))),
+        refused("no-factors", "a motion without factors", second,
+                (second, stored({"difference": {"base": state_digest(first), "codings": b"\1\2\1\1\1",
+                                                "motions": b"", "values": frame(bytes(41))}}))),
+        refused("too-long", "values beyond the shapes", second,
+                (second, whole(second, frame(bytes(42))))),
+        refused("too-short", "values that do not fill the shapes", second,
+                (second, whole(second, frame(bytes(40))))),
+        refused("window", "a window of 16 MiB", second,
+                (second, whole(second, frame(planes([(d, elements(d, b)) for _, d, _, b in second]), 24)))),
+        refused("old", "the layout of pol/v2", second,
+                (second, stored({"entries": [], "values": frame(b"")}))),
+    ]})
+
 records = [(0, b"\x01\x02"), (9, b""), (255, bytes(range(32)))]
 record_leaves = [tagged("pol.v1.record", number(label), data) for label, data in records]
 data_root = merkle("records", record_leaves)
@@ -226,7 +366,7 @@ recipe_digest = tagged("pol.v1.recipe", pack(recipe))
 nonce = 41
 key = b"\x02" + bytes(range(32))
 training_seed = tagged("pol.v1.seed", data_root, recipe_digest, key, number(nonce))
-terms = {"format": "pol/v2", "recipe": recipe,
+terms = {"format": "pol/v3", "recipe": recipe,
          "data": {"records": 3, "root": data_root, "salted": False}, "key": key, "nonce": nonce,
          "seed": training_seed, "start": "derived", "batches": "derived", "interval": 50_000}
 checkpoints = [{"step": step, "state": tagged("state", number(step)), "batches": None}
@@ -273,7 +413,6 @@ def faulty(name, why, data):
 
 
 def with_claim(change):
-    import copy
     altered = copy.deepcopy(claim)
     change(altered)
     return pack({"claim": altered, "checkpoints": checkpoints})
@@ -306,7 +445,7 @@ write("manifest.json", {
         faulty("other-numerics", "numerics the format lacks",
                with_claim(lambda c: c["terms"]["recipe"].update(numerics="magic"))),
         faulty("other-format", "a version this is not",
-               with_claim(lambda c: c["terms"].update(format="pol/v1"))),
+               with_claim(lambda c: c["terms"].update(format="pol/v2"))),
         faulty("short-key", "a key of 32 bytes",
                with_claim(lambda c: c["terms"].update(key=key[:32]))),
         faulty("uncompressed-key", "a key that begins with 4",

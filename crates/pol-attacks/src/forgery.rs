@@ -3,7 +3,7 @@
 use pol_core::learner::Batch;
 use pol_core::manifest::{Checkpoint, Claim, Manifest, Terms};
 use pol_core::model_file::{self, is_model};
-use pol_core::object::{self, MAX_OBJECT_BYTES};
+use pol_core::object;
 use pol_core::random::Seed;
 use pol_core::recipe::{Decay, LearningRate, Optimizer, Recipe};
 use pol_core::records::{DataCommitment, Records};
@@ -65,8 +65,7 @@ pub fn published(proof: &dyn Store) -> Result<(Manifest, Vec<State>), AttackErro
         .map_err(|reason| not_whole(reason.to_string()))?;
     let states = manifest.checkpoints.iter().map(|checkpoint| {
         let name = checkpoint.state;
-        let bytes = proof.read(Item::Object(name), MAX_OBJECT_BYTES)?;
-        object::decode_state(&name, &bytes).map_err(|error| not_whole(error.to_string()))
+        object::read_state(proof, &name, None).map_err(|error| not_whole(error.to_string()))
     });
     let states = states.collect::<Result<_, AttackError>>()?;
     Ok((manifest, states))

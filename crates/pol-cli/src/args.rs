@@ -58,6 +58,12 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Check and show a signed verdict.
     Verdict(VerdictArgs),
+    /// Make one file of a proof's folder.
+    Pack(PackArgs),
+    /// Make a folder of a proof in one file.
+    Unpack(UnpackArgs),
+    /// Remove from a run what its proof is not made of; with --keep, states that can be recomputed.
+    Gc(GcArgs),
     /// Show what a proof claims, without checking more than its manifest.
     Inspect(InspectArgs),
     /// List the backends: compiled in, present, their devices.
@@ -132,6 +138,9 @@ pub(crate) struct TrainArgs {
     /// Go on with the unfinished training in --out; its recipe is taken from there.
     #[arg(long, requires = "out")]
     pub(crate) resume: bool,
+    /// Refuse to begin if the proof may take more than this: 500MB, 2GiB.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) max_disk: Option<u64>,
     /// Verify the whole proof afterwards. One with --prior is verified by `pol verify RUN --prior …`.
     #[arg(long, conflicts_with = "prior")]
     pub(crate) verify: bool,
@@ -159,8 +168,39 @@ pub(crate) struct MachineArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct PackArgs {
+    /// The folder of a finished proof.
+    pub(crate) run: PathBuf,
+    /// The new file, a tar archive. `pol verify` and others read a proof from it as from the folder.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UnpackArgs {
+    /// A file of `pol pack`.
+    pub(crate) file: PathBuf,
+    /// The new folder.
+    #[arg(short, long, value_name = "RUN")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GcArgs {
+    /// The folder of a proof, or of a training that can be resumed.
+    pub(crate) run: PathBuf,
+    /// Of a finished proof of exact numerics, keep the whole state of every N-th checkpoint only, as
+    /// `pol train --keep` does.
+    #[arg(long, value_name = "N")]
+    pub(crate) keep: Option<u64>,
+    /// Remove nothing, only say how much there is to remove.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// The folder of the proof.
+    /// The folder of the proof, or its file.
     pub(crate) run: PathBuf,
     /// Print one JSON object to stdout.
     #[arg(long)]
@@ -216,6 +256,31 @@ fn numerics(name: &str) -> Result<Numerics, UnknownNumerics> {
     name.to_owned().try_into()
 }
 
+/// Parses `500MB`, `2GiB` or a number of bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        other => {
+            return Err(format!(
+                "`{other}` is not a unit; write 500MB, 2GiB or bytes"
+            ));
+        }
+    };
+    let number: f64 = (digits.trim().parse().ok())
+        .filter(|number: &f64| number.is_finite() && *number >= 0.0)
+        .ok_or_else(|| format!("`{text}` is not a size; write 500MB, 2GiB or bytes"))?;
+    Ok((number * unit as f64) as u64)
+}
+
 /// Parses `0.01` or `l2=1e-3,linf=1e-4`.
 fn tolerance(text: &str) -> Result<Tolerance, String> {
     let number = |text: &str| match text.trim().parse::<f64>() {
@@ -253,6 +318,16 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_parse_and_nonsense_does_not() {
+        for (text, bytes) in [("0", 0), ("12", 12), ("1.5kB", 1500), ("2GiB", 2 << 30)] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "MB", "-1", "1 parsec", "1e999GB", "nan"] {
+            assert!(size(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -7,9 +7,11 @@ pub(crate) mod calibrate;
 pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod doctor;
+pub(crate) mod gc;
 pub(crate) mod inspect;
 pub(crate) mod keys;
 pub(crate) mod measure;
+pub(crate) mod pack;
 pub(crate) mod report;
 pub(crate) mod timestamp;
 pub(crate) mod train;
@@ -24,7 +26,7 @@ use pol_core::audit::{MAX_COMMITMENT_BYTES, PublicCommitment};
 use pol_core::digest::{Digest, tagged};
 use pol_core::policy::{self, Policy};
 use pol_core::random::Seed;
-use pol_core::store::FolderStore;
+use pol_core::store::{ArchiveStore, FolderStore, Store};
 use pol_models::recipe_file::{RecipeFile, SHIPPED};
 
 use crate::args::CommitmentArg;
@@ -46,13 +48,19 @@ fn recipe_file(name: &str) -> Result<RecipeFile, CliError> {
     Ok(RecipeFile::parse(name, &text)?)
 }
 
-/// The store in the folder of a proof, which has to be there: a mistyped name is no forgery.
-fn existing_store(run: &Path) -> Result<FolderStore, CliError> {
-    let metadata = std::fs::metadata(run).map_err(at(run))?;
-    if metadata.is_dir() {
-        Ok(FolderStore::new(run))
-    } else {
-        Err(at(run)(io::Error::from(io::ErrorKind::NotADirectory)))
+/// The proof in a folder or an archive, which has to be there: a mistyped name is no forgery.
+fn existing_store(run: &Path) -> Result<Box<dyn Store>, CliError> {
+    match std::fs::metadata(run).map_err(at(run))?.is_dir() {
+        true => Ok(Box::new(FolderStore::new(run))),
+        false => Ok(Box::new(ArchiveStore::open(run)?)),
+    }
+}
+
+/// The proof in a folder, to be written to.
+fn existing_folder(run: &Path) -> Result<FolderStore, CliError> {
+    match std::fs::metadata(run).map_err(at(run))?.is_dir() {
+        true => Ok(FolderStore::new(run)),
+        false => Err(at(run)(io::Error::from(io::ErrorKind::NotADirectory))),
     }
 }
 

@@ -11,7 +11,8 @@ use pol_core::audit::OpenError;
 use pol_core::calibrate::CalibrateError;
 use pol_core::learner::LearnerError;
 use pol_core::recorder::RecordError;
-use pol_core::store::StoreError;
+use pol_core::store::{ArchiveError, StoreError};
+use pol_core::thin::ThinError;
 use pol_core::training::TrainError;
 use pol_core::verify::{Verdict, VerifyError};
 use pol_evidence::key::KeyError;
@@ -75,7 +76,11 @@ impl From<&CliError> for Exit {
             | CliError::Recipe(RecipeMismatch::Model(_) | RecipeMismatch::DataOption { .. }) => {
                 Self::Usage
             }
-            CliError::Malformed(_) => Self::Rejected,
+            CliError::Thin(ThinError::NotExact) => Self::Usage,
+            CliError::Malformed(_)
+            | CliError::Archive(ArchiveError::Cut { .. } | ArchiveError::Foreign { .. }) => {
+                Self::Rejected
+            }
             _ => Self::Environment,
         }
     }
@@ -102,6 +107,10 @@ pub(crate) enum CliError {
     Train(#[from] TrainError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    Thin(#[from] ThinError),
     #[error(transparent)]
     Verify(#[from] VerifyError),
     #[error(transparent)]

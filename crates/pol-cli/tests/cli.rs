@@ -181,7 +181,7 @@ fn inspect_shows_the_claims() {
     assert_eq!(inspected["schema"], "pol.inspect/2");
     assert_eq!(inspected["commitment"], trained["commitment"]);
     let terms = &inspected["claim"]["terms"];
-    assert_eq!(terms["format"], "pol/v2");
+    assert_eq!(terms["format"], "pol/v3");
     assert_eq!(terms["recipe"]["model"]["name"], "lenet5");
     assert_eq!(terms["interval"], 4);
     assert_eq!(inspected["checkpoints"].as_array().unwrap().len(), 4);

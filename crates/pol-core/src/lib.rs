@@ -23,6 +23,7 @@ pub mod audit;
 pub mod calibrate;
 pub mod codec;
 pub mod digest;
+pub mod estimate;
 pub mod identity;
 pub mod journal;
 pub mod ks;
@@ -39,6 +40,7 @@ pub mod records;
 pub mod schedule;
 pub mod state;
 pub mod store;
+pub mod thin;
 pub mod training;
 pub mod verify;
 

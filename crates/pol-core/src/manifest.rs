@@ -12,7 +12,7 @@ use crate::records::DataCommitment;
 use crate::schedule::{BatchSource, MAX_RECORDS};
 
 /// The name of this format, in every manifest and journal.
-pub const FORMAT: &str = "pol/v2";
+pub const FORMAT: &str = "pol/v3";
 /// The longest manifest, in bytes (SPEC.md §13).
 pub const MAX_MANIFEST_BYTES: u64 = 256 << 20;
 

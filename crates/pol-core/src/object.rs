@@ -1,10 +1,11 @@
 //! How states and batch lists are stored (SPEC.md §11).
 //!
 //! An object's name is the digest of what it means (of the raw values, never of the compressed
-//! bytes), and its first 32 bytes are a checksum of the rest, so that any altered byte is seen
-//! before the decompressor is.
+//! bytes). A state is stored as a whole, or as its difference from another one that is stored too.
 
-use std::io::Read;
+mod coding;
+
+use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -12,14 +13,20 @@ use serde_bytes::ByteBuf;
 use crate::codec::{self, CodecError};
 use crate::digest::{Digest, tagged};
 use crate::schedule::{BatchPlan, MAX_BATCH};
-use crate::state::{Entry, EntryHeader, MAX_ENTRIES, State, StateError};
+use crate::state::{EntryHeader, MAX_ENTRIES, State, StateError};
+use crate::store::{Item, Store, StoreError};
+
+use coding::{Around, Codings, Planes};
 
 /// The largest state, in bytes of raw values.
 pub const MAX_STATE_BYTES: u64 = 8 << 30;
 /// The largest object file. Compression never makes a state much larger than it is.
 pub const MAX_OBJECT_BYTES: u64 = MAX_STATE_BYTES + (64 << 20);
-const CHECKSUM_BYTES: usize = 32;
-const ZSTD_LEVEL: i32 = 1;
+/// The most differences between a state and one that is stored as a whole.
+pub const MAX_DIFFERENCES: usize = 64;
+const CHECKSUM_BYTES: usize = 4;
+/// What reading a state may hold of the differences on its way.
+const WAY_BYTES: usize = 64 << 20;
 
 /// Why an object is not what its name says.
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +56,59 @@ pub enum ObjectError {
     /// A state beyond the limit.
     #[error("its shapes need {0} bytes; the limit is {MAX_STATE_BYTES}")]
     TooLarge(u64),
+    /// A difference that says how to read other entries than its base has.
+    #[error("it does not say how each entry differs from that of the state {base}")]
+    Codings {
+        /// The state that it is a difference from.
+        base: Digest,
+    },
+    /// A difference without what it is a difference from.
+    #[error("it is a difference from the state {base}, which is not at hand")]
+    NeedsBase {
+        /// The state that it is a difference from.
+        base: Digest,
+    },
+}
+
+/// Why a stored state cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadStateError {
+    /// An object cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An object is not what its name says.
+    #[error("{}: {source}", Item::Object(*name).path())]
+    Object {
+        /// The object's name.
+        name: Digest,
+        /// What is wrong with it.
+        source: ObjectError,
+    },
+    /// Differences from differences without end.
+    #[error(
+        "{}: more than {MAX_DIFFERENCES} differences lie between it and a whole state",
+        Item::Object(*name).path()
+    )]
+    TooManyDifferences {
+        /// The object's name.
+        name: Digest,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StateObject {
-    entries: Vec<EntryHeader>,
-    values: ByteBuf,
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+enum StateObject {
+    Whole {
+        entries: Vec<EntryHeader>,
+        values: ByteBuf,
+    },
+    Difference {
+        base: Digest,
+        codings: ByteBuf,
+        motions: ByteBuf,
+        values: ByteBuf,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -64,51 +117,211 @@ struct BatchesObject {
     batches: Vec<BatchPlan>,
 }
 
-/// Encodes a state: headers, then all values byte-shuffled and compressed.
+/// Encodes a state as a whole.
 ///
 /// # Errors
 /// If the compressor fails, which it does only for want of memory.
 pub fn encode_state(state: &State) -> std::io::Result<Vec<u8>> {
-    let mut shuffled = Vec::with_capacity(state.byte_len() as usize);
+    let mut planes = Planes::new(state.layout());
     for entry in state.entries() {
-        shuffle(&entry.bytes, entry.header.dtype.size(), &mut shuffled);
+        planes.push_whole(entry);
     }
-    let object = StateObject {
+    Ok(with_checksum(&codec::encode(&StateObject::Whole {
         entries: state.layout().cloned().collect(),
-        values: ByteBuf::from(zstd::bulk::compress(&shuffled, ZSTD_LEVEL)?),
-    };
-    Ok(with_checksum(&codec::encode(&object)))
+        values: ByteBuf::from(planes.compress()?),
+    })))
 }
 
-/// Reads the state named `name`.
+/// Encodes a state as its difference from `base`, another state of the same training, or as a whole
+/// where the two have other tensors. `base` has to stay where the encoded state is read from.
+///
+/// # Errors
+/// As [`encode_state`].
+pub fn encode_difference(state: &State, base: (&Digest, &State)) -> std::io::Result<Vec<u8>> {
+    let (name, base) = base;
+    if !state.layout().eq(base.layout()) {
+        return encode_state(state);
+    }
+    let around = Around { state, base };
+    let mut planes = Planes::new(state.layout());
+    let mut codings = Codings::default();
+    for (entry, before) in state.entries().iter().zip(base.entries()) {
+        let coding = coding::choose(entry, before, around);
+        planes.push(entry, before, coding, around);
+        codings.push(coding);
+    }
+    Ok(with_checksum(&codec::encode(&StateObject::Difference {
+        base: *name,
+        codings: ByteBuf::from(codings.kinds),
+        motions: ByteBuf::from(codings.motions),
+        values: ByteBuf::from(planes.compress()?),
+    })))
+}
+
+/// Every so many states one is stored as a whole, the others as differences from the one before: a state
+/// is found by reading at most so many objects.
+pub const WHOLE_EVERY: usize = 16;
+
+/// Encodes the states of one training in their order, each but every [`WHOLE_EVERY`]-th as its difference
+/// from the one before.
+#[derive(Default)]
+pub struct Encoder {
+    before: Option<(Digest, State)>,
+    differences: usize,
+}
+
+impl Encoder {
+    /// The object of the next state, whose digest is `name`.
+    ///
+    /// # Errors
+    /// As [`encode_state`].
+    pub fn encode(&mut self, name: Digest, state: State) -> std::io::Result<Vec<u8>> {
+        let object = match &self.before {
+            // A state is no difference from itself.
+            Some((base, before)) if self.differences + 1 < WHOLE_EVERY && *base != name => {
+                self.differences += 1;
+                encode_difference(&state, (base, before))?
+            }
+            _ => {
+                self.differences = 0;
+                encode_state(&state)?
+            }
+        };
+        self.before = Some((name, state));
+        Ok(object)
+    }
+}
+
+/// Reads the state named `name` from an object that holds it as a whole.
 ///
 /// # Errors
 /// [`ObjectError`] if the bytes are not an encoding of exactly that state.
 pub fn decode_state(name: &Digest, bytes: &[u8]) -> Result<State, ObjectError> {
-    let payload = without_checksum(bytes)?;
-    let object: StateObject = codec::decode("the state object", payload, MAX_OBJECT_BYTES)?;
-    if object.entries.len() > MAX_ENTRIES {
-        return Err(StateError::TooMany(object.entries.len()).into());
+    match parse(bytes)? {
+        StateObject::Whole { entries, values } => named(name, whole(entries, &values)?),
+        StateObject::Difference { base, .. } => Err(ObjectError::NeedsBase { base }),
     }
-    let total = object
-        .entries
+}
+
+/// The state named `name` in `store`, found by way of those that it is stored as a difference from.
+/// `known` is a state that may be among them.
+///
+/// # Errors
+/// [`ReadStateError`]; a state is as damaged as any that it is a difference from.
+pub fn read_state(
+    store: &dyn Store,
+    name: &Digest,
+    known: Option<(&Digest, &State)>,
+) -> Result<State, ReadStateError> {
+    let read = |name: &Digest| {
+        let bytes = store.read(Item::Object(*name), MAX_OBJECT_BYTES)?;
+        parse(&bytes).map_err(|source| ReadStateError::Object {
+            name: *name,
+            source,
+        })
+    };
+    // The differences on the way to a whole state. Memory does not grow with the way: what does not
+    // fit is read again.
+    let mut way: Vec<(Digest, Option<StateObject>)> = Vec::new();
+    let mut room = WAY_BYTES;
+    let mut at = *name;
+    let mut state = loop {
+        let object = read(&at)?;
+        let (base, len) = match object {
+            StateObject::Whole { entries, values } => {
+                let state = whole(entries, &values).and_then(|state| named(&at, state));
+                let state = state.map_err(|source| ReadStateError::Object { name: at, source })?;
+                break Cow::Owned(state);
+            }
+            StateObject::Difference {
+                base, ref values, ..
+            } => (base, values.len()),
+        };
+        let fits = len <= room;
+        room -= if fits { len } else { 0 };
+        way.push((at, fits.then_some(object)));
+        if way.len() > MAX_DIFFERENCES {
+            return Err(ReadStateError::TooManyDifferences { name: *name });
+        }
+        if let Some((_, state)) = known.filter(|(known, _)| **known == base) {
+            break Cow::Borrowed(state);
+        }
+        at = base;
+    };
+    while let Some((next, object)) = way.pop() {
+        let object = match object {
+            Some(object) => object,
+            None => read(&next)?,
+        };
+        let decoded = difference(object, &state).and_then(|state| named(&next, state));
+        let decoded = decoded.map_err(|source| ReadStateError::Object { name: next, source })?;
+        state = Cow::Owned(decoded);
+    }
+    Ok(state.into_owned())
+}
+
+/// The state that the object named `name` is stored as a difference from, if it is.
+///
+/// # Errors
+/// If the object cannot be read. Its values are not looked at.
+pub fn base_of(store: &dyn Store, name: &Digest) -> Result<Option<Digest>, ReadStateError> {
+    let bytes = store.read(Item::Object(*name), MAX_OBJECT_BYTES)?;
+    match parse(&bytes) {
+        Ok(StateObject::Whole { .. }) => Ok(None),
+        Ok(StateObject::Difference { base, .. }) => Ok(Some(base)),
+        Err(source) => Err(ReadStateError::Object {
+            name: *name,
+            source,
+        }),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<StateObject, ObjectError> {
+    let payload = without_checksum(bytes)?;
+    Ok(codec::decode(
+        "the state object",
+        payload,
+        MAX_OBJECT_BYTES,
+    )?)
+}
+
+fn whole(entries: Vec<EntryHeader>, values: &[u8]) -> Result<State, ObjectError> {
+    if entries.len() > MAX_ENTRIES {
+        return Err(StateError::TooMany(entries.len()).into());
+    }
+    let total = entries
         .iter()
         .try_fold(0u64, |sum, header| sum.checked_add(header.byte_len()?))
         .unwrap_or(u64::MAX);
     if total > MAX_STATE_BYTES {
         return Err(ObjectError::TooLarge(total));
     }
-    let shuffled = decompress(&object.values, total)?;
-    let mut rest = shuffled.as_slice();
-    let mut entries = Vec::with_capacity(object.entries.len());
-    for header in object.entries {
-        // The sum of all lengths is the length of `shuffled`, checked above.
-        let (values, after) = rest.split_at(header.byte_len().unwrap_or(0) as usize);
-        rest = after;
-        let bytes = unshuffle(values, header.dtype.size());
-        entries.push(Entry { header, bytes });
-    }
-    let state = State::new(entries)?;
+    let planes = Planes::decompress(&entries, total, values)?;
+    Ok(State::new(planes.whole(entries))?)
+}
+
+fn difference(object: StateObject, base: &State) -> Result<State, ObjectError> {
+    let StateObject::Difference {
+        base: name,
+        codings,
+        motions,
+        values,
+    } = object
+    else {
+        // Replaced while it was read.
+        return Err(ObjectError::Damaged);
+    };
+    let unfit = || ObjectError::Codings { base: name };
+    let codings = Codings::parse(&codings, &motions);
+    let codings = codings.filter(|codings| codings.len() == base.entries().len());
+    let codings = codings.ok_or_else(unfit)?;
+    let layout: Vec<EntryHeader> = base.layout().cloned().collect();
+    let planes = Planes::decompress(&layout, base.byte_len(), &values)?;
+    let entries = planes.differing(base, &codings).ok_or_else(unfit)?;
+    Ok(State::new(entries)?)
+}
+
+fn named(name: &Digest, state: State) -> Result<State, ObjectError> {
     match state.digest() {
         digest if digest == *name => Ok(state),
         found => Err(ObjectError::WrongContent { found }),
@@ -144,56 +357,27 @@ pub fn decode_batches(name: &Digest, bytes: &[u8]) -> Result<Vec<BatchPlan>, Obj
     }
 }
 
-fn checksum(payload: &[u8]) -> Digest {
-    tagged("pol.v1.object", &[payload])
+/// CRC-32, little-endian: it shows accidents. Whatever passes it is hashed again all the same.
+fn checksum(payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    crc32fast::hash(payload).to_le_bytes()
 }
 
 fn with_checksum(payload: &[u8]) -> Vec<u8> {
-    [checksum(payload).as_bytes(), payload].concat()
+    [&checksum(payload)[..], payload].concat()
 }
 
 fn without_checksum(bytes: &[u8]) -> Result<&[u8], ObjectError> {
     match bytes.split_first_chunk::<CHECKSUM_BYTES>() {
-        Some((sum, payload)) if checksum(payload).as_bytes() == sum => Ok(payload),
+        Some((sum, payload)) if checksum(payload) == *sum => Ok(payload),
         _ => Err(ObjectError::Damaged),
     }
-}
-
-/// Decompresses to exactly `expected` bytes; memory grows only with what really comes out.
-fn decompress(compressed: &[u8], expected: u64) -> Result<Vec<u8>, ObjectError> {
-    let mut values = Vec::new();
-    let complete = zstd::stream::read::Decoder::new(compressed)
-        .and_then(|decoder| decoder.take(expected + 1).read_to_end(&mut values))
-        .is_ok();
-    if complete && values.len() as u64 == expected {
-        Ok(values)
-    } else {
-        Err(ObjectError::Compressed { expected })
-    }
-}
-
-/// Appends all first bytes of the elements, then all second bytes, and so on: the sign and
-/// exponent bytes of neighbouring weights are alike and compress, the rest hardly does.
-fn shuffle(bytes: &[u8], size: usize, into: &mut Vec<u8>) {
-    for plane in 0..size {
-        into.extend(bytes.iter().skip(plane).step_by(size));
-    }
-}
-
-fn unshuffle(shuffled: &[u8], size: usize) -> Vec<u8> {
-    let count = shuffled.len() / size;
-    let mut bytes = vec![0; shuffled.len()];
-    for (plane, values) in shuffled.chunks_exact(count.max(1)).enumerate() {
-        for (element, &value) in values.iter().enumerate() {
-            bytes[element * size + plane] = value;
-        }
-    }
-    bytes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::{Entry, RATE_ENTRY, STEP_ENTRY};
+    use crate::store::MemoryStore;
     use proptest::prelude::*;
 
     fn state() -> State {
@@ -231,7 +415,7 @@ mod tests {
     #[test]
     fn a_compressed_block_cannot_claim_more_than_it_holds() {
         let object = |dim: u64, raw: &[u8]| {
-            with_checksum(&codec::encode(&StateObject {
+            with_checksum(&codec::encode(&StateObject::Whole {
                 entries: vec![Entry::f32("w", vec![dim], &[]).header],
                 values: ByteBuf::from(zstd::bulk::compress(raw, 1).unwrap()),
             }))
@@ -245,11 +429,36 @@ mod tests {
 
     proptest! {
         #[test]
-        fn shuffling_is_undone(bytes in prop::collection::vec(any::<u8>(), 0..64), size in 1usize..9) {
-            let whole = bytes.len() / size * size;
-            let mut shuffled = Vec::new();
-            shuffle(&bytes[..whole], size, &mut shuffled);
-            prop_assert_eq!(unshuffle(&shuffled, size), &bytes[..whole]);
+        fn a_state_comes_back_from_a_chain_of_differences(
+            values in prop::collection::vec(prop::collection::vec(any::<u32>(), 6), 1..6),
+            steps in prop::collection::vec(0u64..3, 6),
+        ) {
+            let store = MemoryStore::new();
+            let mut previous: Option<(Digest, State)> = None;
+            let mut step = 0;
+            for (bits, more) in values.iter().zip(steps) {
+                step += more;
+                let floats: Vec<f32> = bits.iter().map(|&bits| f32::from_bits(bits)).collect();
+                let state = State::new(vec![
+                    Entry::f32("model/w", vec![3], &floats[..3]),
+                    Entry::f32("optim/w/momentum.velocity", vec![3], &floats[3..]),
+                    Entry::u64(STEP_ENTRY, step),
+                    Entry::f64(RATE_ENTRY, 0.1),
+                    Entry::bool("model/flag", bits[0] % 2 == 0),
+                ])
+                .unwrap();
+                let name = state.digest();
+                let bytes = match &previous {
+                    None => encode_state(&state),
+                    Some((name, base)) => encode_difference(&state, (name, base)),
+                };
+                let taken = previous.as_ref().is_some_and(|(base, _)| *base == name);
+                if !taken {
+                    store.write(Item::Object(name), &bytes.unwrap()).unwrap();
+                }
+                prop_assert_eq!(&read_state(&store, &name, None).unwrap(), &state);
+                previous = Some((name, state));
+            }
         }
 
         #[test]

@@ -1,10 +1,11 @@
 //! The recorder: takes a training's states and commits them, in the background.
 //!
 //! Training is held up only while a state is copied off the device. Hashing, compression and
-//! writing run on a thread behind a bounded queue; an error there stops the training at the next
-//! call, and what was recorded before stays on disk for `resume`.
+//! writing run on a thread of their own; where that cannot keep up, training waits before it takes
+//! another state, so that memory holds few. An error there stops the training at the next call, and
+//! what was recorded before stays on disk for `resume`.
 
-use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
@@ -12,14 +13,14 @@ use crate::journal::{Head, Journal, JournalError};
 use crate::learner::LearnerError;
 use crate::manifest::{Checkpoint, Manifest, Terms, TermsError};
 use crate::model_file::{self, ModelFileError};
-use crate::object::{self, MAX_OBJECT_BYTES, ObjectError};
+use crate::object::{self, Encoder, ReadStateError};
 use crate::schedule::{BatchPlan, BatchSource};
 use crate::state::State;
 use crate::store::{Item, Store, StoreError};
 
-/// States that may wait for the background thread. One being written and one waiting keep the
-/// training from stalling on a slow write; more would only hide that the disk cannot keep up.
-const QUEUE: usize = 2;
+/// States taken and not yet written. One being written and one waiting keep the training from
+/// stalling on a slow write; more would only hide that the disk cannot keep up.
+pub const MAX_IN_FLIGHT: usize = 2;
 
 /// Why a training could not be recorded.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +89,7 @@ pub enum RecordError {
     Learner(#[from] LearnerError),
     /// The final state cannot be read back.
     #[error("the final state: {0}")]
-    FinalState(#[from] ObjectError),
+    FinalState(#[from] ReadStateError),
     /// The final model cannot be written as a file.
     #[error("model.safetensors: {0}")]
     Model(#[from] ModelFileError),
@@ -103,6 +104,13 @@ struct Job {
     state: State,
     keep: bool,
     batches: Option<Vec<BatchPlan>>,
+}
+
+/// The way to the background thread and back.
+struct Queue {
+    jobs: Sender<Job>,
+    /// One message for each state written.
+    written: Receiver<()>,
 }
 
 /// Where a resumed training goes on.
@@ -122,7 +130,9 @@ pub struct Recorder {
     next: Option<u64>,
     batches: Vec<BatchPlan>,
     heads: Arc<OnceLock<Sender<Head>>>,
-    queue: Option<SyncSender<Job>>,
+    /// States that may still be taken before one is written.
+    free: usize,
+    queue: Option<Queue>,
     worker: Option<JoinHandle<Result<Journal, RecordError>>>,
 }
 
@@ -140,6 +150,9 @@ impl Recorder {
                 what: "an unfinished training, which can be resumed",
             });
         }
+        store.lock()?;
+        // Another one may have ended meanwhile.
+        refuse_if_sealed(store.as_ref())?;
         let journal = Journal::begin(store.as_ref(), terms)?;
         Ok(Self::spawn(store, journal))
     }
@@ -155,13 +168,15 @@ impl Recorder {
     ) -> Result<(Self, Option<Resumed>), RecordError> {
         terms.check()?;
         refuse_if_sealed(store.as_ref())?;
+        if !store.contains(Item::Journal) {
+            return Ok((Self::start(store, terms)?, None));
+        }
+        store.lock()?;
+        refuse_if_sealed(store.as_ref())?;
         let mut journal = match Journal::open(store.as_ref()) {
             Ok(journal) => journal,
             Err(JournalError::Empty) => {
                 store.remove_journal()?;
-                return Ok((Self::start(store, terms)?, None));
-            }
-            Err(JournalError::Store(StoreError::Missing { .. })) => {
                 return Ok((Self::start(store, terms)?, None));
             }
             Err(error) => return Err(error.into()),
@@ -180,10 +195,7 @@ impl Recorder {
             .count();
         let last_whole = (0..in_order).rev().find_map(|index| {
             let checkpoint = &journal.checkpoints[index];
-            let bytes = store
-                .read(Item::Object(checkpoint.state), MAX_OBJECT_BYTES)
-                .ok()?;
-            let state = object::decode_state(&checkpoint.state, &bytes).ok()?;
+            let state = object::read_state(store.as_ref(), &checkpoint.state, None).ok()?;
             Some((index, checkpoint.step, state))
         });
         let keep = last_whole.as_ref().map_or(0, |(index, ..)| index + 1);
@@ -193,13 +205,14 @@ impl Recorder {
     }
 
     fn spawn(store: Arc<dyn Store>, journal: Journal) -> Self {
-        let (queue, jobs) = sync_channel(QUEUE);
+        let (send, jobs) = channel();
+        let (done, written) = channel();
         let terms = journal.terms.clone();
         let next = terms.checkpoint_steps().nth(journal.checkpoints.len());
         let heads = Arc::new(OnceLock::new());
         let worker = {
             let (store, heads) = (Arc::clone(&store), Arc::clone(&heads));
-            thread::spawn(move || write_checkpoints(store.as_ref(), journal, &jobs, &heads))
+            thread::spawn(move || write_checkpoints(store.as_ref(), journal, &jobs, &done, &heads))
         };
         Self {
             store,
@@ -208,7 +221,11 @@ impl Recorder {
             next,
             batches: Vec::new(),
             heads,
-            queue: Some(queue),
+            free: MAX_IN_FLIGHT,
+            queue: Some(Queue {
+                jobs: send,
+                written,
+            }),
             worker: Some(worker),
         }
     }
@@ -279,6 +296,7 @@ impl Recorder {
             BatchSource::Explicit if step == 0 => None,
             BatchSource::Explicit => Some(self.take_batches(step)?),
         };
+        self.wait_for_room()?;
         let last = step == self.terms.recipe.steps;
         let job = Job {
             step,
@@ -287,11 +305,31 @@ impl Recorder {
             batches,
         };
         self.next = self.terms.next_checkpoint(step);
+        self.free -= 1;
         match &self.queue {
-            Some(queue) if queue.send(job).is_ok() => Ok(true),
-            // The thread has ended: its result says why.
-            _ => Err(self.join().err().unwrap_or(RecordError::ThreadLost)),
+            Some(queue) if queue.jobs.send(job).is_ok() => Ok(true),
+            _ => Err(self.lost()),
         }
+    }
+
+    /// Waits until another state may be taken.
+    fn wait_for_room(&mut self) -> Result<(), RecordError> {
+        let Some(queue) = &self.queue else {
+            return Err(self.lost());
+        };
+        self.free += queue.written.try_iter().count();
+        if self.free == 0 {
+            match queue.written.recv() {
+                Ok(()) => self.free = 1,
+                Err(_) => return Err(self.lost()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Why the thread has ended: its result says so.
+    fn lost(&mut self) -> RecordError {
+        self.join().err().unwrap_or(RecordError::ThreadLost)
     }
 
     /// Writes all that is waiting and stops, leaving a training that can be resumed. Returns the
@@ -318,8 +356,7 @@ impl Recorder {
                 return Err(RecordError::Incomplete { expected, found });
             }
         };
-        let object = self.store.read(Item::Object(last), MAX_OBJECT_BYTES)?;
-        let state = object::decode_state(&last, &object)?;
+        let state = object::read_state(self.store.as_ref(), &last, None)?;
         self.store
             .write(Item::Model, &model_file::encode(&state)?)?;
         let root = model_file::root(&state);
@@ -365,8 +402,10 @@ fn write_checkpoints(
     store: &dyn Store,
     mut journal: Journal,
     jobs: &Receiver<Job>,
+    written: &Sender<()>,
     heads: &OnceLock<Sender<Head>>,
 ) -> Result<Journal, RecordError> {
+    let mut encoder = Encoder::default();
     for Job {
         step,
         state,
@@ -382,7 +421,8 @@ fn write_checkpoints(
         }
         let digest = state.digest();
         if keep {
-            let encoded = object::encode_state(&state).map_err(|source| StoreError::Io {
+            let encoded = encoder.encode(digest, state);
+            let encoded = encoded.map_err(|source| StoreError::Io {
                 path: Item::Object(digest).path(),
                 source,
             })?;
@@ -406,6 +446,8 @@ fn write_checkpoints(
             // Whoever listened may have gone; the training goes on.
             let _ = heads.send(journal.head());
         }
+        // Nor is it an error where nobody takes states any more.
+        let _ = written.send(());
     }
     Ok(journal)
 }

@@ -217,7 +217,13 @@ impl Entry {
 
     /// Whether no value is infinite or not a number.
     pub fn is_finite(&self) -> bool {
-        self.values().all(f64::is_finite)
+        if self.header.dtype != DType::F32 {
+            return self.values().all(f64::is_finite);
+        }
+        // By far the most entries: all exponent bits set is infinity or NaN.
+        let exponent = |bytes: &[u8; 4]| u32::from_le_bytes(*bytes) & 0x7f80_0000;
+        let values = self.bytes.as_chunks().0.iter();
+        values.fold(0, |largest, bytes| exponent(bytes).max(largest)) != 0x7f80_0000
     }
 
     /// The leaf of this entry in the state's tree:

@@ -1,16 +1,26 @@
-//! Where a proof lives: a folder ([`FolderStore`]), or memory ([`MemoryStore`]) in tests
-//! (SPEC.md §12). Paths are built from digests and constants alone, never from anything that a
+//! Where a proof lives: a folder ([`FolderStore`]), one file ([`ArchiveStore`]), or memory
+//! ([`MemoryStore`]) in tests (SPEC.md §12). Paths are built from digests and constants alone, never from anything that a
 //! proof says.
 
+mod archive;
 mod folder;
 mod memory;
 
-pub use folder::FolderStore;
+pub use archive::{ArchiveError, ArchiveStore, pack};
+pub use folder::{Collected, FolderStore};
 pub use memory::MemoryStore;
 
+use std::collections::BTreeSet;
 use std::io;
 
 use crate::digest::Digest;
+use crate::manifest::Checkpoint;
+use crate::object::{self, ReadStateError};
+
+/// The largest file beside a proof: an attestation, or a learning curve.
+pub const MAX_BESIDE_BYTES: u64 = 64 << 20;
+/// The most files that are looked at in a folder beside a proof.
+const MAX_BESIDE: usize = 100_000;
 
 /// One of the files of a proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +49,58 @@ impl Item {
             }
         }
     }
+}
+
+/// What lies beside a proof, in folders of its own, and is not a part of what is proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Beside {
+    /// `attestations/`: signatures and timestamps.
+    Attestations,
+    /// `metrics/`: curves and the environment, for people.
+    Metrics,
+}
+
+impl Beside {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Attestations, Self::Metrics];
+
+    /// The folder's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Attestations => "attestations",
+            Self::Metrics => "metrics",
+        }
+    }
+
+    /// Whether a file there may have this name: up to 64 letters, digits, dots, hyphens and underscores,
+    /// the first not a dot.
+    pub fn may_be_named(name: &str) -> bool {
+        let usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        (1..=64).contains(&name.len()) && !name.starts_with('.') && name.chars().all(usual)
+    }
+}
+
+/// The objects that these checkpoints are made of: their states, as far as they are kept, what those are
+/// stored as a difference from, and their lists of batches.
+///
+/// # Errors
+/// If an object cannot be read.
+pub fn live_objects(
+    store: &dyn Store,
+    checkpoints: &[Checkpoint],
+) -> Result<BTreeSet<Digest>, ReadStateError> {
+    let mut live: BTreeSet<Digest> = checkpoints.iter().filter_map(|c| c.batches).collect();
+    for checkpoint in checkpoints {
+        let mut next = Some(checkpoint.state);
+        if !store.contains(Item::Object(checkpoint.state)) {
+            continue;
+        }
+        // A state that is in already has brought in all that it needs.
+        while let Some(name) = next.filter(|name| live.insert(*name)) {
+            next = object::base_of(store, &name)?;
+        }
+    }
+    Ok(live)
 }
 
 /// Why an item could not be read or written.
@@ -113,6 +175,14 @@ pub trait Store: Send + Sync {
     /// [`StoreError::Io`].
     fn write(&self, item: Item, bytes: &[u8]) -> Result<(), StoreError>;
 
+    /// Keeps other trainings from writing here, until this store is dropped or the journal removed.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] while another training writes here.
+    fn lock(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Appends to the journal and makes it durable.
     ///
     /// # Errors
@@ -139,4 +209,23 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::Io`].
     fn size(&self) -> Result<u64, StoreError>;
+
+    /// The names of what lies beside the proof, in order. What is not a regular file, or has an unusual
+    /// name, is left out.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn beside(&self, folder: Beside) -> Result<Vec<String>, StoreError> {
+        let _ = folder;
+        Ok(Vec::new())
+    }
+
+    /// Reads a file beside the proof.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    fn read_beside(&self, folder: Beside, name: &str) -> Result<Vec<u8>, StoreError> {
+        let item = format!("{}/{name}", folder.name());
+        Err(StoreError::Missing { item })
+    }
 }

@@ -12,6 +12,8 @@ mod opened;
 mod reason;
 mod replay;
 mod report;
+mod resources;
+mod segments;
 mod select;
 mod start;
 mod stop;
@@ -22,6 +24,8 @@ pub use noise::NoiseReport;
 pub(crate) use noise::Perturbation;
 pub use reason::Reason;
 pub use report::{PartReport, Report, SegmentReport, Verdict};
+pub use resources::Resources;
+pub use segments::MakeLearner;
 pub use select::{Selection, catch_probability, sample_for};
 pub use start::{StartReport, VerifiedPrior, final_state};
 
@@ -32,10 +36,13 @@ use crate::policy::{Comparison, Parts, Policy};
 use crate::random::Seed;
 use crate::recipe::Recipe;
 use crate::records::{Records, SaltSecret};
+use crate::state::Part;
 use crate::store::{Store, StoreError};
 
+use integrity::check_and_measure;
 use opened::{check_opening, first_foreign};
 use replay::{Preparation, Replayer};
+use segments::{Judge, Learners};
 
 /// Why a proof could not be judged: the machine is at fault, not the proof.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +68,8 @@ pub struct Verifier<'a> {
     randomness: Seed,
     reference_distance: Option<f64>,
     fail_fast: bool,
+    resources: Resources,
+    learners: Option<Learners<'a>>,
 }
 
 /// What the caller found to come with a proof, outside of this crate: signatures and timestamps.
@@ -109,6 +118,8 @@ impl<'a> Verifier<'a> {
             randomness: Seed::from_digest(tagged("pol.v1.audit.unset", &[])),
             reference_distance: None,
             fail_fast: false,
+            resources: Resources::default(),
+            learners: None,
         }
     }
 
@@ -194,6 +205,20 @@ impl<'a> Verifier<'a> {
         self
     }
 
+    /// Takes no more of the machine than this.
+    pub fn resources(mut self, resources: Resources) -> Self {
+        self.resources = resources;
+        self
+    }
+
+    /// Replays up to `jobs` segments at once, as many as memory allows, on learners that `make` makes,
+    /// each on a thread of its own. The verdict and the report are the same. A second device that noise
+    /// is measured on has one learner: with it, segments are replayed in turn.
+    pub fn at_once(mut self, jobs: usize, make: &'a MakeLearner<'a>) -> Self {
+        self.learners = Some(Learners { jobs, make });
+        self
+    }
+
     /// Judges the proof in `store` by replaying on `learner`, which follows the recipe that the
     /// verifier expects.
     ///
@@ -223,7 +248,12 @@ impl<'a> Verifier<'a> {
         mut progress: impl FnMut(Progress),
     ) -> Result<Report, VerifyError> {
         let part = |name: &str| learner.part(name);
-        let checked = match check_integrity(store, &part, &mut progress)? {
+        // Movements cost time, and only the choice of the largest needs them.
+        let chosen = self
+            .selection
+            .map_or(self.policy.segments.top, |chosen| chosen.top);
+        let measured = chosen.map(|_| &part as &dyn Fn(&str) -> Part);
+        let checked = match check_and_measure(store, self.resources, measured, &mut progress)? {
             Integrity::Holds(checked) => checked,
             Integrity::Broken { commitment, reason } => {
                 return Ok(self.name(Report::rejected(commitment, vec![reason])));
@@ -277,8 +307,7 @@ impl<'a> Verifier<'a> {
         if !reasons.is_empty() {
             return Ok(self.name(Report::stopped(Some(public.digest()), reasons)));
         }
-        let part = |name: &str| learner.part(name);
-        let opened = match check_opening(public, challenge, opening, &part)? {
+        let opened = match check_opening(public, challenge, opening)? {
             Ok(opened) => opened,
             Err((commitment, reason)) => {
                 return Ok(self.name(Report::rejected(Some(commitment), vec![reason])));
@@ -310,7 +339,7 @@ impl<'a> Verifier<'a> {
         checked: &IntegrityChecked<'_>,
         audit: Audit<'_>,
         learner: &mut L,
-        mut second: Option<&mut dyn Learner>,
+        second: Option<&mut dyn Learner>,
         mut progress: impl FnMut(Progress),
     ) -> Result<Report, VerifyError> {
         let mut total = steps_to_replay(checked, &audit.segments);
@@ -334,39 +363,34 @@ impl<'a> Verifier<'a> {
         };
         let selected = audit.segments.len() as u64;
         let mut report = Report::begin(checked, &audit.selection, &comparison, start, selected);
-        let mut done = 0;
-        for index in audit.segments {
-            let mut after_step = || {
-                done += 1;
-                total = total.max(done);
-                progress(Progress::Replay(done, total));
-            };
-            let judged = replayer.replay(index, &mut after_step).and_then(|replay| {
-                let noise = match comparison {
-                    Comparison::Calibrated(rule) if !replay.arrived() => {
-                        let second = second.as_deref_mut();
-                        let seed = &self.randomness;
-                        Some(replayer.noise(&replay, &rule, seed, second, &mut after_step)?)
-                    }
-                    _ => None,
-                };
-                let part = |name: &str| replayer.part(name);
-                Ok(replay.judge(&comparison, noise, self.reference_distance, &part))
-            });
-            match judged {
-                Ok(segment) => {
-                    report.add(segment);
-                    if self.fail_fast && report.is_rejected() {
-                        break;
-                    }
-                }
-                Err(stop) => {
-                    stop.add_to(&mut report)?;
-                    break;
-                }
+        let judge = Judge {
+            comparison,
+            randomness: &self.randomness,
+            reference_distance: self.reference_distance,
+            fail_fast: self.fail_fast,
+        };
+        let mut after_step = |done| {
+            total = total.max(done);
+            progress(Progress::Replay(done, total));
+        };
+        let learners = (self.learners.filter(|_| second.is_none()))
+            .map(|learners| learners.within(self.resources, replayer.state_bytes()))
+            .filter(|learners| learners.jobs > 1);
+        let judged = match learners {
+            None => judge.in_turn(&audit.segments, &mut replayer, second, &mut after_step),
+            Some(learners) => {
+                let place = replayer.place();
+                judge.at_once(&audit.segments, &place, learners, &mut after_step)
             }
+        };
+        report.steps_replayed = judged.steps;
+        judged
+            .segments
+            .into_iter()
+            .for_each(|segment| report.add(segment));
+        if let Some(stop) = judged.stop {
+            stop.add_to(&mut report)?;
         }
-        report.steps_replayed = done;
         report.conclude();
         Ok(self.name(report))
     }
@@ -392,12 +416,8 @@ fn steps_to_replay(checked: &IntegrityChecked<'_>, selected: &[u64]) -> u64 {
     let mut at = 0;
     let steps = selected.iter().map(|&index| {
         let from = checked.kept_at_or_before(index);
-        // With exact numerics a replay goes on from where the one before ended.
-        let from = if checked.is_exact() && at <= index {
-            from.max(at)
-        } else {
-            from
-        };
+        // A replay goes on from where the one before ended.
+        let from = if at <= index { from.max(at) } else { from };
         at = index + 1;
         checked.segment(index).last - checked.segment(from).first
     });

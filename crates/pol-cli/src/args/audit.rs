@@ -1,6 +1,9 @@
 //! What a proof is signed with, audited by and judged by.
 
 use pol_attacks::Access;
+use pol_core::verify::Resources;
+
+use crate::error::CliError;
 
 use super::*;
 
@@ -18,7 +21,7 @@ pub(crate) struct KeyArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// The folder of the proof. Left out with --opening.
+    /// The folder of the proof, or its file. Left out with --opening.
     #[arg(required_unless_present = "opening", conflicts_with = "opening")]
     pub(crate) run: Option<PathBuf>,
     /// What the prover disclosed in answer to --challenge.
@@ -101,9 +104,41 @@ pub(crate) struct VerifyArgs {
     pub(crate) verdict_key: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
+    #[command(flatten)]
+    pub(crate) effort: EffortArgs,
     /// Print one JSON object to stdout.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// How much of the machine a verification takes.
+#[derive(Debug, Args)]
+pub(crate) struct EffortArgs {
+    /// Segments to replay at once, each with a model of its own on its share of the threads. Default: one
+    /// for each thread with exact numerics on flex, else 1.
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// The most memory to hold states in: so many are hashed and replayed at once as fit. Beside it comes
+    /// what the model itself needs.
+    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
+    memory: u64,
+}
+
+impl EffortArgs {
+    pub(crate) fn jobs(&self) -> Result<Option<usize>, CliError> {
+        match self.jobs {
+            Some(0) => Err(CliError::Usage("--jobs must be at least 1".to_owned())),
+            jobs => Ok(jobs),
+        }
+    }
+
+    /// On the threads that [`MachineArgs`] asks for.
+    pub(crate) fn resources(&self) -> Resources {
+        Resources {
+            threads: rayon::current_num_threads(),
+            memory: self.memory,
+        }
+    }
 }
 
 /// A commitment by its digits, or in a file.

@@ -64,8 +64,9 @@ pub(crate) fn run(args: &AttackArgs) -> Result<Exit, CliError> {
     }
     backend::use_threads(&args.machine)?;
     let store = existing_store(victim)?;
-    let manifest = read_claim(&store)?.map_err(|reason| CliError::Malformed(reason.to_string()))?;
-    let (_, stolen) = final_state(&store).ok_or_else(|| {
+    let manifest =
+        read_claim(store.as_ref())?.map_err(|reason| CliError::Malformed(reason.to_string()))?;
+    let (_, stolen) = final_state(store.as_ref()).ok_or_else(|| {
         CliError::Malformed(format!("{} is not a finished proof", victim.display()))
     })?;
     let terms = &manifest.claim.terms;
@@ -73,7 +74,7 @@ pub(crate) fn run(args: &AttackArgs) -> Result<Exit, CliError> {
     let dataset = dataset_of(&terms.recipe)?.load(&folder)?;
     let victim = Victim {
         terms,
-        proof: &store,
+        proof: store.as_ref(),
         stolen: &stolen,
         data: &dataset,
     };

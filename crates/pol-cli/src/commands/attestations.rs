@@ -6,6 +6,7 @@ use std::path::Path;
 use pol_core::audit::Attestation;
 use pol_core::journal::Head;
 use pol_core::manifest::{Checkpoint, Claim};
+use pol_core::store::{Beside, FolderStore, Store};
 use pol_core::verify::Evidence;
 use pol_evidence::key::TrustedKey;
 use pol_evidence::timestamp::{self, MAX_TOKEN, Roots};
@@ -13,51 +14,41 @@ use pol_evidence::training::{self, SignedFiles};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::error::{CliError, at};
+use crate::error::CliError;
 
-const FOLDER: &str = "attestations";
 /// The timestamp of the commitment.
 pub(crate) const COMMITMENT_TOKEN: &str = "commitment.tsr";
-/// The most files that are read.
-const MOST: usize = 100_000;
 
 /// The name of the timestamp of the journal after so many checkpoints.
 pub(crate) fn journal_token(checkpoints: u64) -> String {
     format!("journal-{checkpoints}.tsr")
 }
 
-/// Writes an attestation, through a temporary file.
+/// Writes an attestation.
 pub(crate) fn write(run: &Path, name: &str, content: &[u8]) -> Result<(), CliError> {
-    let folder = run.join(FOLDER);
-    std::fs::create_dir_all(&folder).map_err(at(&folder))?;
-    let path = folder.join(name);
-    let temporary = folder.join(format!(".writing-{name}"));
-    std::fs::write(&temporary, content)
-        .and_then(|()| std::fs::File::open(&temporary)?.sync_all())
-        .and_then(|()| std::fs::rename(&temporary, &path))
-        .map_err(at(path))
+    let store = FolderStore::new(run);
+    Ok(store.write_beside(Beside::Attestations, name, content)?)
 }
 
 /// The attestations of a proof, in order of their names. What is not a regular file of the usual
 /// size, or has an unusual name, is left out.
-pub(crate) fn read(run: &Path) -> Result<Vec<Attestation>, CliError> {
-    let folder = run.join(FOLDER);
-    if !folder.is_dir() {
-        return Ok(vec![]);
-    }
+pub(crate) fn read(store: &dyn Store) -> Result<Vec<Attestation>, CliError> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(&folder).map_err(at(&folder))?.take(MOST) {
-        let entry = entry.map_err(at(&folder))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let metadata = std::fs::symlink_metadata(entry.path()).map_err(at(entry.path()))?;
+    for name in store.beside(Beside::Attestations)? {
         let known = name == training::FILE || name == COMMITMENT_TOKEN || head_of(&name).is_some();
-        if known && metadata.is_file() && metadata.len() <= MAX_TOKEN {
-            let content = std::fs::read(entry.path()).map_err(at(entry.path()))?;
-            let content = ByteBuf::from(content);
-            found.push(Attestation { name, content });
+        if !known {
+            continue;
+        }
+        match store.read_beside(Beside::Attestations, &name) {
+            Ok(content) if content.len() as u64 <= MAX_TOKEN => found.push(Attestation {
+                name,
+                content: ByteBuf::from(content),
+            }),
+            Ok(_) => {}
+            Err(error) if error.blames_proof() => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
 }
 

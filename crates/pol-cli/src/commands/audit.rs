@@ -3,7 +3,6 @@
 
 use pol_core::audit::{self, Challenge, Draw, PublicCommitment};
 use pol_core::learner::{Learner, LearnerError};
-use pol_core::store::Store;
 use pol_core::verify::{catch_probability, read_claim, sample_for};
 use pol_models::dataset::default_folder;
 use pol_models::{dataset_of, image_learner};
@@ -18,11 +17,11 @@ use super::{attestations, existing_store, fresh_seed, keys, public_commitment, r
 
 pub(crate) fn commit(args: &CommitArgs) -> Result<Exit, CliError> {
     let store = existing_store(&args.run)?;
-    let manifest = match read_claim(&store)? {
+    let manifest = match read_claim(store.as_ref())? {
         Ok(manifest) => manifest,
         Err(reason) => return Err(CliError::Malformed(reason.to_string())),
     };
-    let public = PublicCommitment::new(manifest.claim, attestations::read(&args.run)?);
+    let public = PublicCommitment::new(manifest.claim, attestations::read(store.as_ref())?);
     let bytes = public.encode();
     std::fs::write(&args.out, &bytes).map_err(at(&args.out))?;
     output::field("commitment", public.digest().to_string());
@@ -85,7 +84,7 @@ fn describe_catch(forged: f64, caught: f64) -> String {
 pub(crate) fn open(args: &OpenArgs) -> Result<Exit, CliError> {
     backend::use_threads(&args.machine)?;
     let store = existing_store(&args.run)?;
-    let manifest = match read_claim(&store)? {
+    let manifest = match read_claim(store.as_ref())? {
         Ok(manifest) => manifest,
         Err(reason) => return Err(CliError::Malformed(reason.to_string())),
     };
@@ -113,7 +112,13 @@ pub(crate) fn open(args: &OpenArgs) -> Result<Exit, CliError> {
         }
     };
     let records = &dataset.train;
-    let opening = audit::open(&store, records, secret.as_ref(), &challenge, &mut learner)?;
+    let opening = audit::open(
+        store.as_ref(),
+        records,
+        secret.as_ref(),
+        &challenge,
+        &mut learner,
+    )?;
     let bytes = opening.encode();
     std::fs::write(&args.out, &bytes).map_err(at(&args.out))?;
     let drawn = challenge.segments(&manifest.claim).len();
@@ -151,7 +156,7 @@ struct PlannedAudit {
 pub(crate) fn plan(args: &AuditPlanArgs) -> Result<Exit, CliError> {
     let segments = match (args.segments, &args.run, &args.commitment) {
         (Some(segments), ..) => segments,
-        (None, Some(run), _) => match read_claim(&existing_store(run)?)? {
+        (None, Some(run), _) => match read_claim(existing_store(run)?.as_ref())? {
             Ok(manifest) => manifest.claim.terms.segments(),
             Err(reason) => return Err(CliError::Malformed(reason.to_string())),
         },

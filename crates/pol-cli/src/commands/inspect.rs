@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use pol_core::manifest::{Manifest, Start};
-use pol_core::store::Store;
 use pol_core::verify::read_claim;
 use serde::Serialize;
 
@@ -25,7 +24,8 @@ struct Inspection<'a> {
 /// What a proof claims, as `pol inspect --json` prints it.
 pub(super) fn as_json(run: &Path) -> Result<String, CliError> {
     let store = existing_store(run)?;
-    let manifest = read_claim(&store)?.map_err(|reason| CliError::Malformed(reason.to_string()))?;
+    let manifest =
+        read_claim(store.as_ref())?.map_err(|reason| CliError::Malformed(reason.to_string()))?;
     let inspection = Inspection {
         schema: "pol.inspect/2",
         commitment: manifest.claim.commitment().to_string(),
@@ -37,7 +37,7 @@ pub(super) fn as_json(run: &Path) -> Result<String, CliError> {
 
 pub(crate) fn run(args: &InspectArgs) -> Result<Exit, CliError> {
     let store = existing_store(&args.run)?;
-    let manifest = match read_claim(&store)? {
+    let manifest = match read_claim(store.as_ref())? {
         Ok(manifest) => manifest,
         Err(reason) => {
             output::note(format!("{}: {reason}", args.run.display()));
@@ -105,7 +105,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<Exit, CliError> {
             Start::Prior { commitment } => format!("the final model of {commitment}"),
         },
     );
-    let attestations = attestations::read(&args.run)?;
+    let attestations = attestations::read(store.as_ref())?;
     if !attestations.is_empty() {
         let names: Vec<_> = attestations
             .iter()

@@ -13,7 +13,7 @@ use crate::args::{KeyArgs, KeygenArgs, SignArgs};
 use crate::error::{CliError, Exit, at};
 use crate::output;
 
-use super::{attestations, existing_store};
+use super::{attestations, existing_folder};
 
 /// Where a passphrase is looked for before it is asked for.
 const VARIABLE: &str = "POL_PASSPHRASE";
@@ -42,7 +42,7 @@ pub(crate) fn generate(args: &KeygenArgs) -> Result<Exit, CliError> {
 }
 
 pub(crate) fn sign(args: &SignArgs) -> Result<Exit, CliError> {
-    let store = existing_store(&args.run)?;
+    let store = existing_folder(&args.run)?;
     let key = private_key(&args.identity)?.ok_or_else(|| {
         CliError::Usage("--key is missing: the key that the training was begun with".to_owned())
     })?;

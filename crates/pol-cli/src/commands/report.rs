@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use clap::Parser;
+use pol_core::store::Beside;
 use pol_experiments::{ROWS, SUMMARY};
 use pol_report::{Page, Run};
 
@@ -11,7 +12,7 @@ use crate::args::{Cli, Command, ReportArgs};
 use crate::error::{CliError, Exit, at};
 use crate::output;
 
-use super::{inspect, read_file, verify};
+use super::{existing_store, inspect, read_file, verify};
 
 /// The longest file that a report is made from.
 const MAX_BYTES: u64 = 256 << 20;
@@ -87,9 +88,13 @@ fn proof(args: &ReportArgs) -> Result<Proof, CliError> {
     };
     // What the proof says of itself, and what was noted beside it, where that can be read.
     let inspected = inspect::as_json(&args.subject).ok();
-    let metrics = args.subject.join("metrics");
-    let curve = read_text(&metrics.join("curve.csv")).ok();
-    let environment = read_text(&metrics.join("environment.json")).ok();
+    let store = existing_store(&args.subject)?;
+    let metrics = |name| {
+        let bytes = store.read_beside(Beside::Metrics, name).ok()?;
+        String::from_utf8(bytes).ok()
+    };
+    let curve = metrics("curve.csv");
+    let environment = metrics("environment.json");
     let name = args.subject.file_name().unwrap_or(args.subject.as_os_str());
     let page = pol_report::run(&Run {
         name: &name.to_string_lossy(),

@@ -13,13 +13,13 @@ use crate::args::TimestampArgs;
 use crate::error::{CliError, Exit, at};
 use crate::output;
 
-use super::{attestations, existing_store, read_file};
+use super::{attestations, existing_folder, read_file};
 
 /// How long an authority may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(args: &TimestampArgs) -> Result<Exit, CliError> {
-    let store = existing_store(&args.run)?;
+    let store = existing_folder(&args.run)?;
     let manifest =
         read_claim(&store)?.map_err(|reason| CliError::Environment(reason.to_string()))?;
     let commitment = manifest.claim.commitment();

@@ -13,11 +13,13 @@ use std::time::Instant;
 
 use indicatif::ProgressBar;
 use pol_core::adapter::Backend;
+use pol_core::estimate::Estimate;
 use pol_core::manifest::Manifest;
 use pol_core::records::Records;
 use pol_core::schedule::Schedule;
 use pol_core::store::{FolderStore, Item, Store};
 use pol_core::training::{Outcome, Training};
+use pol_core::verify::Resources;
 use pol_models::dataset::Dataset;
 use pol_models::{ImageLearner, image_learner};
 use serde::Serialize;
@@ -50,6 +52,8 @@ struct Trained {
     train_seconds: f64,
     steps_per_second: f64,
     proof_bytes: u64,
+    /// What `proof_bytes` was estimated not to exceed.
+    proof_bytes_at_most: u64,
     checkpoints: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     verification: Option<Verified>,
@@ -79,6 +83,8 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit, CliError> {
     let store = Arc::new(FolderStore::new(&run));
     let mut learner = image_learner(&plan.recipe, &opened.device)?;
     let training = training(&plan);
+    let size = Estimate::of(training.terms(), plan.keep, learner.as_mut())?;
+    refuse_too_large(args, &plan, &size)?;
     let (training, stamping) = match (&args.authority, args.timestamp_every) {
         (Some(authority), Some(every)) => {
             let (send, heads) = channel();
@@ -91,7 +97,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit, CliError> {
     };
 
     if !args.json {
-        describe(args, &plan, &opened, &run);
+        describe(args, &plan, &opened, &run, &size);
     }
     let started = Instant::now();
     let (outcome, steps_made) = train(args, &training, learner.as_mut(), &store, &run)?;
@@ -142,6 +148,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit, CliError> {
         train_seconds: seconds.as_secs_f64(),
         steps_per_second: steps_made as f64 / seconds.as_secs_f64(),
         proof_bytes: store.size()?,
+        proof_bytes_at_most: size.at_most(),
         checkpoints: manifest.claim.checkpoints,
         verification: None,
     };
@@ -181,7 +188,7 @@ fn training(plan: &Plan) -> Training<'_> {
     training
 }
 
-fn describe(args: &TrainArgs, plan: &Plan, opened: &Opened, run: &Path) {
+fn describe(args: &TrainArgs, plan: &Plan, opened: &Opened, run: &Path, size: &Estimate) {
     let recipe = &plan.recipe;
     let per_epoch = Schedule::steps_per_epoch(plan.dataset.train.len(), recipe.batch_size);
     output::field(
@@ -201,6 +208,36 @@ fn describe(args: &TrainArgs, plan: &Plan, opened: &Opened, run: &Path) {
         ),
     );
     output::field("run", run.display().to_string());
+    output::field(
+        "disk",
+        format!(
+            "at most {}: {} states of {}",
+            output::bytes(size.at_most()),
+            size.states,
+            output::bytes(size.state_bytes)
+        ),
+    );
+}
+
+/// Refuses a training whose proof may become larger than the user allows.
+fn refuse_too_large(args: &TrainArgs, plan: &Plan, size: &Estimate) -> Result<(), CliError> {
+    let Some(most) = args.max_disk.filter(|most| size.at_most() > *most) else {
+        return Ok(());
+    };
+    let remedy = match size.factor_for(most) {
+        Some(factor) if plan.recipe.numerics.is_exact() => {
+            format!("--keep {} fits", plan.keep * factor)
+        }
+        Some(factor) => format!("--interval {} fits", plan.interval * factor),
+        None => "not even two states fit".to_owned(),
+    };
+    Err(CliError::Usage(format!(
+        "the proof may take {} ({} states of {}), more than the {} of --max-disk; {remedy}",
+        output::bytes(size.at_most()),
+        size.states,
+        output::bytes(size.state_bytes),
+        output::bytes(most),
+    )))
 }
 
 fn summarise(trained: &Trained, steps_made: u64, seconds: std::time::Duration) {
@@ -319,6 +356,10 @@ fn verify(
         recipe: Some(&plan.recipe),
         commitment: Some(manifest.claim.commitment()),
         secret: secret.as_ref(),
+        resources: Resources {
+            threads: rayon::current_num_threads(),
+            ..Resources::default()
+        },
         ..Audit::bits()
     };
     let backend = args.machine.backend;

@@ -19,7 +19,7 @@ use pol_core::policy::Policy;
 use pol_core::random::Seed;
 use pol_core::recipe::{Numerics, Recipe};
 use pol_core::records::{DataCommitment, Records};
-use pol_core::store::{Item, Store};
+use pol_core::store::Item;
 use pol_core::verify::{Evidence, Report, Selection};
 use pol_evidence::key::PrivateKey;
 use pol_evidence::training::SignedFiles;
@@ -204,7 +204,7 @@ fn judge(
         keys: keys::trusted(&args.trust)?,
         roots: timestamp::roots(&args.trust_authority)?,
     };
-    let (evidence, shown) = evidence(args, &subject, &trust)?;
+    let (evidence, shown) = evidence(&subject, &trust)?;
     let randomness = match args.audit_seed {
         Some(digest) => Seed::from_digest(digest),
         None => fresh_seed()?,
@@ -223,6 +223,8 @@ fn judge(
         reference_distance: args.reference_distance,
         prior: None,
         fail_fast: args.fail_fast,
+        jobs: args.effort.jobs()?,
+        resources: args.effort.resources(),
     };
     let held_to = Expected {
         recipe: expected.as_ref().map(Recipe::digest),
@@ -258,7 +260,7 @@ fn judge(
                     "there is no data".to_owned(),
                 )));
             };
-            audit.folder(recipe, records, machine, store)
+            audit.folder(recipe, records, machine, store.as_ref())
         }
         Subject::Opening(opened) => audit.opening(recipe, records, machine, opened),
     };
@@ -287,20 +289,13 @@ fn judge(
 }
 
 /// What comes with the proof, checked against what this verifier trusts.
-fn evidence(
-    args: &VerifyArgs,
-    subject: &Subject,
-    trust: &Trust,
-) -> Result<(Evidence, Shown), CliError> {
-    match (subject, &args.run) {
-        (
-            Subject::Folder {
-                store,
-                manifest: Ok(manifest),
-            },
-            Some(run),
-        ) => {
-            let attestations = attestations::read(run)?;
+fn evidence(subject: &Subject, trust: &Trust) -> Result<(Evidence, Shown), CliError> {
+    match subject {
+        Subject::Folder {
+            store,
+            manifest: Ok(manifest),
+        } => {
+            let attestations = attestations::read(store.as_ref())?;
             // Files that are missing are named by the check of the proof's integrity.
             let read = |item, limit| store.read(item, limit).unwrap_or_default();
             let manifest_file = read(Item::Manifest, MAX_MANIFEST_BYTES);
@@ -319,7 +314,7 @@ fn evidence(
                 trust,
             ))
         }
-        (Subject::Opening(opened), _) => {
+        Subject::Opening(opened) => {
             let PublicCommitment {
                 claim,
                 attestations,

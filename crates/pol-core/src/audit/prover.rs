@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::learner::{Batch, Learner, LearnerError};
 use crate::manifest::{Checkpoint, Manifest};
 use crate::merkle;
-use crate::object::{self, MAX_OBJECT_BYTES, ObjectError};
+use crate::object::{self, MAX_OBJECT_BYTES, ObjectError, ReadStateError};
 use crate::records::{Records, SaltSecret, leaves};
 use crate::schedule::{BatchPlan, BatchSource, Schedule, ScheduleError};
 use crate::state::{Entry, State};
@@ -31,10 +31,18 @@ pub enum OpenError {
     /// The proof is not whole.
     #[error("the proof is not whole: {0}")]
     Broken(String),
-    /// An object of the proof is not whole.
+    /// A state of the proof is not whole.
     #[error("the state at step {step}: {source}")]
-    Object {
+    State {
         /// Which state.
+        step: u64,
+        /// What is wrong.
+        source: ReadStateError,
+    },
+    /// A list of batches is not whole.
+    #[error("the batches from step {step}: {source}")]
+    Batches {
+        /// The first of its steps.
         step: u64,
         /// What is wrong.
         source: ObjectError,
@@ -172,7 +180,7 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    /// The state objects at these checkpoints, in order.
+    /// The states at these checkpoints as objects that hold them as a whole, in order.
     fn objects(
         &mut self,
         indices: &BTreeSet<u64>,
@@ -187,10 +195,7 @@ impl Replay<'_> {
         };
         let object = |index: &u64| match computed.get(index) {
             Some(state) => Ok(ByteBuf::from(object::encode_state(state)?)),
-            None => {
-                let bytes = self.store.read(self.item(*index), MAX_OBJECT_BYTES)?;
-                Ok(ByteBuf::from(bytes))
-            }
+            None => Ok(ByteBuf::from(object::encode_state(&self.state(*index)?)?)),
         };
         indices.iter().map(object).collect()
     }
@@ -235,8 +240,8 @@ impl Replay<'_> {
 
     fn state(&self, index: u64) -> Result<State, OpenError> {
         let Checkpoint { step, state, .. } = *self.checkpoint(index);
-        let bytes = self.store.read(Item::Object(state), MAX_OBJECT_BYTES)?;
-        object::decode_state(&state, &bytes).map_err(|source| OpenError::Object { step, source })
+        object::read_state(self.store, &state, None)
+            .map_err(|source| OpenError::State { step, source })
     }
 
     fn batches(&mut self, segment: u64) -> Result<Vec<BatchPlan>, OpenError> {
@@ -250,7 +255,7 @@ impl Replay<'_> {
             )));
         };
         let bytes = self.store.read(Item::Object(name), MAX_OBJECT_BYTES)?;
-        object::decode_batches(&name, &bytes).map_err(|source| OpenError::Object {
+        object::decode_batches(&name, &bytes).map_err(|source| OpenError::Batches {
             step: first,
             source,
         })

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Part, State};
+use crate::state::{DType, Entry, Part, State};
 
 /// The distances between two states in one part, summed in `f64` in the order of names and
 /// elements.
@@ -70,6 +70,26 @@ impl Distances {
             .all(|d| d.is_finite())
             .then_some(distances)
     }
+}
+
+/// √Σ(aᵢ − bᵢ)² over all pairs of entries, in `f64`, in their order. `None` where two have other
+/// headers or the sum is not finite.
+pub(super) fn movement<'e>(pairs: impl Iterator<Item = (&'e Entry, &'e Entry)>) -> Option<f64> {
+    let mut squares = 0.0;
+    for (a, b) in pairs {
+        if a.header != b.header {
+            return None;
+        }
+        if a.header.dtype == DType::F32 {
+            let float = |bytes: &[u8; 4]| f64::from(f32::from_le_bytes(*bytes));
+            let values = a.bytes.as_chunks().0.iter().zip(b.bytes.as_chunks().0);
+            values.for_each(|(x, y)| squares += (float(x) - float(y)).powi(2));
+        } else {
+            let values = a.values().zip(b.values());
+            values.for_each(|(x, y)| squares += (x - y).powi(2));
+        }
+    }
+    Some(squares.sqrt()).filter(|moved| moved.is_finite())
 }
 
 /// How far a replay may end from the logged state. Each bound that is set must hold, for the

@@ -2,20 +2,24 @@
 //!
 //! Needs no Burn and no device. A service that only stores proofs can use it alone.
 
+mod states;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::digest::Digest;
 use crate::manifest::{Checkpoint, Claim, MAX_MANIFEST_BYTES, Manifest, checkpoints_root};
 use crate::model_file;
-use crate::object::{self, MAX_OBJECT_BYTES, MAX_STATE_BYTES, ObjectError};
+use crate::object::{self, MAX_OBJECT_BYTES, MAX_STATE_BYTES, ObjectError, ReadStateError};
 use crate::schedule::{BatchPlan, BatchSource, Schedule};
-use crate::state::{EntryHeader, Part, STEP_ENTRY, State};
+use crate::state::{EntryHeader, Part, State};
 use crate::store::{Item, MemoryStore, Store, StoreError};
 
-use super::distance::Distances;
 use super::reason::Reason;
-use super::{Progress, VerifyError};
+use super::{Progress, Resources, VerifyError};
+
+use states::check_objects;
+pub(super) use states::check_state;
 
 /// A proof, or the opened part of one, whose integrity was checked. It can be made in no other way.
 pub struct IntegrityChecked<'a> {
@@ -58,7 +62,7 @@ pub(super) struct KnownCheckpoint {
     pub(super) checkpoint: Checkpoint,
     /// Whether its state is at hand.
     pub(super) kept: bool,
-    /// How far the parameters move in the segment that ends here, where both its states are at hand.
+    /// How far the parameters move in the segment that ends here, where that was measured.
     pub(super) movement: Option<f64>,
 }
 
@@ -106,13 +110,22 @@ impl fmt::Display for Segment {
 /// Checks that the chain of checkpoints covers steps 0 to T exactly once, that every digest
 /// holds, that no state holds NaN or infinity, and that the final model is the exported one.
 ///
-/// `part` tells parameters from buffers; a caller without a model passes [`Part::by_prefix`].
-///
 /// # Errors
 /// If the proof could not be read for a reason that is not its own fault.
 pub fn check_integrity<'a>(
     store: &'a dyn Store,
-    part: &dyn Fn(&str) -> Part,
+    resources: Resources,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Integrity<'a>, VerifyError> {
+    check_and_measure(store, resources, None, progress)
+}
+
+/// As [`check_integrity`]; measures how far each segment moves the parameters, which `measured` tells
+/// from buffers.
+pub(super) fn check_and_measure<'a>(
+    store: &'a dyn Store,
+    resources: Resources,
+    measured: Option<&dyn Fn(&str) -> Part>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Integrity<'a>, VerifyError> {
     let broken = |commitment, fault| match fault {
@@ -124,7 +137,7 @@ pub fn check_integrity<'a>(
         Err(fault) => return broken(None, fault),
     };
     let commitment = manifest.claim.commitment();
-    match check_folder(store, &manifest, part, progress) {
+    match check_folder(store, &manifest, resources, measured, progress) {
         Ok(known) => Ok(Integrity::Holds(Box::new(IntegrityChecked {
             objects: Objects::Folder(store),
             claim: manifest.claim,
@@ -179,7 +192,7 @@ impl<'a> IntegrityChecked<'a> {
     }
 
     /// The l2 distance by which the parameters move in a segment; `None` where a state at its ends
-    /// is not at hand.
+    /// is not at hand, or nobody asked for it.
     pub fn movement(&self, index: u64) -> Option<f64> {
         self.known.checkpoints.get(&(index + 1))?.movement
     }
@@ -224,17 +237,15 @@ impl<'a> IntegrityChecked<'a> {
         self.claim.terms.recipe.numerics.is_exact()
     }
 
-    /// As [`IntegrityChecked::state`]; `None` where it is not at hand.
-    pub(super) fn state_if_kept(&self, index: u64) -> Result<Option<State>, Fault> {
-        match self.known.checkpoints.get(&index) {
-            Some(known) if known.kept => self.state(index).map(Some),
-            _ => Ok(None),
-        }
+    /// Whether the state of the checkpoint of this index is at hand.
+    pub(super) fn is_kept(&self, index: u64) -> bool {
+        let known = self.known.checkpoints.get(&index);
+        known.is_some_and(|known| known.kept)
     }
 
     /// The state at the checkpoint of this index, hashed again.
     pub(super) fn state(&self, index: u64) -> Result<State, Fault> {
-        read_state(self.objects.store(), &self.checkpoint(index)?.state)
+        read_state(self.objects.store(), &self.checkpoint(index)?.state, None)
     }
 
     /// The explicit batches of a segment.
@@ -328,122 +339,33 @@ fn check_chain(manifest: &Manifest) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Reads every object. With exact numerics the states between the first and the last may be
-/// absent: a replay from the one before gives them.
 fn check_folder(
     store: &dyn Store,
     manifest: &Manifest,
-    part: &dyn Fn(&str) -> Part,
+    resources: Resources,
+    measured: Option<&dyn Fn(&str) -> Part>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Known, Fault> {
-    let terms = &manifest.claim.terms;
-    let count = manifest.checkpoints.len() as u64;
-    let mut states = StateChecks::new(part);
-    let mut known = Known::default();
-    for (index, checkpoint) in (0u64..).zip(&manifest.checkpoints) {
-        if let Some(name) = checkpoint.batches.filter(|_| index > 0) {
-            let (first, last) = terms.segment_steps(index - 1);
-            let index = index - 1;
-            read_batches(store, &name, Segment { index, first, last })?;
-        }
-        let may_be_absent = terms.recipe.numerics.is_exact() && index > 0 && index + 1 < count;
-        let absent = may_be_absent && !store.contains(Item::Object(checkpoint.state));
-        let movement = match absent {
-            true => None,
-            false => states.check(
-                index,
-                checkpoint.step,
-                read_state(store, &checkpoint.state)?,
-            )?,
-        };
-        let checkpoint = KnownCheckpoint {
-            checkpoint: checkpoint.clone(),
-            kept: !absent,
-            movement,
-        };
-        known.checkpoints.insert(index, checkpoint);
-        progress(Progress::Integrity(index + 1, count));
-    }
-    if let Some((_, last)) = &states.previous {
+    let (known, last) = check_objects(store, manifest, resources, measured, progress)?;
+    if let Some(last) = &last {
         check_model(store, &manifest.claim, last)?;
     }
-    known.later_layout = states.layout;
     Ok(known)
-}
-
-/// The checks of states alone, given in order.
-pub(super) struct StateChecks<'p> {
-    part: &'p dyn Fn(&str) -> Part,
-    /// Names, types and shapes of every state but the initial one.
-    pub(super) layout: Option<Vec<EntryHeader>>,
-    previous: Option<(u64, State)>,
-}
-
-impl<'p> StateChecks<'p> {
-    pub(super) fn new(part: &'p dyn Fn(&str) -> Part) -> Self {
-        Self {
-            part,
-            layout: None,
-            previous: None,
-        }
-    }
-
-    /// Checks the state of the checkpoint at `index`. Returns how far the parameters moved since the
-    /// checkpoint before, if that was given too.
-    pub(super) fn check(
-        &mut self,
-        index: u64,
-        step: u64,
-        state: State,
-    ) -> Result<Option<f64>, Fault> {
-        let place = || format!("the state at step {step}");
-        let unfit = |problem: String| Reason::UnfitState {
-            place: place(),
-            problem,
-        };
-        if let Some(entry) = state.entries().iter().find(|entry| !entry.is_finite()) {
-            return Err(Reason::NotFinite {
-                place: place(),
-                entry: entry.name().to_owned(),
-            }
-            .into());
-        }
-        let counted = state.entry(STEP_ENTRY).and_then(|entry| entry.to_u64());
-        if counted != Some(step) {
-            let says = counted.map_or("is missing".to_owned(), |step| format!("says {step}"));
-            return Err(unfit(format!("its counter `{STEP_ENTRY}` {says}")).into());
-        }
-        if index > 0 {
-            match &self.layout {
-                None => self.layout = Some(state.layout().cloned().collect()),
-                Some(layout) if layout.iter().eq(state.layout()) => {}
-                Some(_) => {
-                    let problem = "its tensors are not those of the other checkpoints";
-                    return Err(unfit(problem.to_owned()).into());
-                }
-            }
-        }
-        let mut movement = None;
-        if let Some((_, previous)) = (self.previous.as_ref()).filter(|(at, _)| at + 1 == index) {
-            let moved = Distances::between(previous, &state, Part::Parameters, self.part);
-            let moved = moved.ok_or_else(|| {
-                unfit("its parameters are not those of the checkpoint before".to_owned())
-            })?;
-            movement = Some(moved.l2);
-        }
-        self.previous = Some((index, state));
-        Ok(movement)
-    }
 }
 
 fn missing_batches(segment: Segment) -> Fault {
     Reason::Chain(format!("{segment} lacks its list of batches")).into()
 }
 
-pub(super) fn read_state(store: &dyn Store, name: &Digest) -> Result<State, Fault> {
-    let item = Item::Object(*name);
-    let bytes = store.read(item, MAX_OBJECT_BYTES)?;
-    object::decode_state(name, &bytes).map_err(|error| object_fault(item, &error))
+fn read_state(
+    store: &dyn Store,
+    name: &Digest,
+    known: Option<(&Digest, &State)>,
+) -> Result<State, Fault> {
+    object::read_state(store, name, known).map_err(|error| match error {
+        ReadStateError::Store(error) => error.into(),
+        error => Reason::Item(error.to_string()).into(),
+    })
 }
 
 pub(super) fn read_batches(

@@ -12,12 +12,12 @@ use crate::model_file;
 use crate::object;
 use crate::records::Records;
 use crate::schedule::{BatchSource, Schedule};
-use crate::state::Part;
+use crate::state::EntryHeader;
 use crate::store::{Item, MemoryStore, Store};
 
 use super::VerifyError;
 use super::integrity::{
-    Fault, IntegrityChecked, Known, KnownCheckpoint, Objects, Segment, StateChecks, read_batches,
+    Fault, IntegrityChecked, Known, KnownCheckpoint, Objects, Segment, check_state, read_batches,
 };
 use super::reason::Reason;
 
@@ -36,21 +36,15 @@ pub(super) fn check_opening(
     public: &PublicCommitment,
     challenge: &Challenge,
     opening: Opening,
-    part: &dyn Fn(&str) -> Part,
 ) -> Result<Result<OpenedProof, (Digest, Reason)>, VerifyError> {
-    match check(&public.claim, challenge, opening, part) {
+    match check(&public.claim, challenge, opening) {
         Ok(opened) => Ok(Ok(opened)),
         Err(Fault::Proof(reason)) => Ok(Err((public.digest(), reason))),
         Err(Fault::Machine(error)) => Err(error),
     }
 }
 
-fn check(
-    claim: &Claim,
-    challenge: &Challenge,
-    opening: Opening,
-    part: &dyn Fn(&str) -> Part,
-) -> Result<OpenedProof, Fault> {
+fn check(claim: &Claim, challenge: &Challenge, opening: Opening) -> Result<OpenedProof, Fault> {
     if challenge.commitment != claim.commitment() {
         return Err(Reason::Challenge("it is to another commitment".to_owned()).into());
     }
@@ -65,7 +59,7 @@ fn check(
     let mut known = Known::default();
     check_checkpoints(claim, &disclosed, &opening, &mut known)?;
     let objects = MemoryStore::new();
-    check_states(claim, &disclosed, &opening, &objects, part, &mut known)?;
+    check_states(claim, &disclosed, &opening, &objects, &mut known)?;
     let lists = store_batches(claim, &disclosed, &opening, &objects, &known)?;
     let used = used_records(claim, &disclosed, lists)?;
     check_records(claim, &used, &opening.records, &opening.record_nodes)?;
@@ -133,7 +127,6 @@ fn check_states(
     disclosed: &Disclosed,
     opening: &Opening,
     objects: &MemoryStore,
-    part: &dyn Fn(&str) -> Part,
     known: &mut Known,
 ) -> Result<(), Fault> {
     let (expected, found) = (disclosed.states.len(), opening.states.len());
@@ -143,7 +136,7 @@ fn check_states(
         )));
     }
     let last = claim.terms.segments();
-    let mut states = StateChecks::new(part);
+    let mut layout: Option<Vec<EntryHeader>> = None;
     for (&index, bytes) in disclosed.states.iter().zip(&opening.states) {
         let Some(known) = known.checkpoints.get_mut(&index) else {
             return Err(withheld(format!("checkpoint {index}")));
@@ -155,10 +148,13 @@ fn check_states(
             let problem = "the model that is committed to is not that of the final state";
             return Err(Reason::FinalModel(problem.to_owned()).into());
         }
-        known.movement = states.check(index, step, decoded)?;
+        if index > 0 && layout.is_none() {
+            layout = Some(decoded.layout().cloned().collect());
+        }
+        check_state(index, step, &decoded, layout.as_deref())?;
         objects.write(Item::Object(state), bytes)?;
     }
-    known.later_layout = states.layout;
+    known.later_layout = layout;
     let final_state = known
         .checkpoints
         .get(&last)

@@ -1,6 +1,7 @@
 //! Replaying: restore a logged state, take the steps of its segment, compare whole states.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::learner::{Batch, Learner, LearnerError};
@@ -12,7 +13,7 @@ use crate::records::Records;
 use crate::schedule::{BatchPlan, BatchSource, Schedule};
 use crate::state::{EntryHeader, Part, State};
 
-use super::distance::Distances;
+use super::distance::{Distances, movement};
 use super::integrity::{Fault, IntegrityChecked, Segment};
 use super::noise::{Noise, Perturbation};
 use super::reason::Reason;
@@ -20,23 +21,40 @@ use super::report::{PartReport, SegmentReport};
 use super::start::{StartReport, VerifiedPrior, check_start};
 use super::stop::Stop;
 
-/// Replays the segments of one proof on one learner.
-pub(super) struct Replayer<'a, L: ?Sized> {
-    proof: &'a IntegrityChecked<'a>,
-    learner: &'a mut L,
+/// What is replayed, and on which data.
+#[derive(Clone)]
+pub(super) struct Place<'a> {
+    pub(super) proof: &'a IntegrityChecked<'a>,
     records: &'a dyn Records,
     schedule: Option<Schedule>,
-    /// The checkpoint whose state, by its digest, the learner is in. Only with exact numerics.
-    at: Option<u64>,
 }
 
-/// The states that a replay compares; logged ones only where they are at hand.
+/// Replays the segments of one proof on one learner.
+pub(super) struct Replayer<'a, L: ?Sized> {
+    place: Place<'a>,
+    learner: &'a mut L,
+    /// The checkpoint whose state, by its digest, the learner is in, and that state.
+    at: Option<(u64, Arc<State>)>,
+    state_bytes: u64,
+}
+
+/// The states that a replay compares.
 pub(super) struct Replay {
     segment: Segment,
-    expected: Digest,
-    start: Option<State>,
-    logged: Option<State>,
-    replayed: State,
+    /// Where it began; `None` if the proof does not keep it.
+    start: Option<Arc<State>>,
+    logged: Logged,
+    replayed: Arc<State>,
+    arrived: bool,
+}
+
+/// The logged state at a segment's end.
+enum Logged {
+    /// It is not kept.
+    Absent,
+    /// It is the replayed one, bit for bit.
+    Replayed,
+    Other(State),
 }
 
 /// How the initial state and the shapes of later ones are checked.
@@ -62,13 +80,12 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
             Err(_) if terms.batches == BatchSource::Explicit => None,
             Err(error) => return Err(Stop::Reject(Reason::Manifest(error.to_string()))),
         };
-        let mut replayer = Self {
+        let place = Place {
             proof,
-            learner,
             records,
             schedule,
-            at: None,
         };
+        let mut replayer = Self::at(place, learner);
         let derived = guarded("the initial state", || {
             replayer.learner.initialise(&terms.seed)?;
             replayer.learner.capture()
@@ -76,6 +93,7 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
         let start = check_start(proof, &*replayer.learner, &derived, with.rule, with.prior)?;
         replayer.first_step(with.any_batch)?;
         let stepped = guarded("the first step", || replayer.learner.capture())?;
+        replayer.state_bytes = stepped.byte_len();
         let expected: Vec<EntryHeader> = stepped.layout().cloned().collect();
         let found = proof.later_layout();
         if let Some(found) = found.filter(|found| *found != expected) {
@@ -90,6 +108,26 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
         Ok((replayer, start))
     }
 
+    /// Replays of `place` on a learner that was initialised with the proof's seed.
+    pub(super) fn at(place: Place<'a>, learner: &'a mut L) -> Self {
+        Self {
+            place,
+            learner,
+            at: None,
+            state_bytes: 0,
+        }
+    }
+
+    /// What other learners need to replay the same.
+    pub(super) fn place(&self) -> Place<'a> {
+        self.place.clone()
+    }
+
+    /// The size of the states after the first.
+    pub(super) fn state_bytes(&self) -> u64 {
+        self.state_bytes
+    }
+
     /// A step from the initial state, on whatever records there are.
     fn first_step(&mut self, any_batch: Option<Vec<u64>>) -> Result<(), Stop> {
         let first = Segment {
@@ -98,16 +136,17 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
             last: 1,
         };
         let Some(records) = any_batch else {
-            return self.steps(self.proof.segment(0), first, None, &mut || {});
+            return self.steps(self.place.proof.segment(0), first, None, &mut || {});
         };
         let plan = BatchPlan {
             step: 0,
             epoch: 0,
             records,
         };
-        let seed = self.proof.claim().terms.seed;
+        let seed = self.place.proof.claim().terms.seed;
         guarded("the first step", || {
-            self.learner.step(&Batch::new(&plan, self.records, &seed)?)
+            self.learner
+                .step(&Batch::new(&plan, self.place.records, &seed)?)
         })
     }
 
@@ -120,37 +159,44 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
         index: u64,
         after_step: &mut dyn FnMut(),
     ) -> Result<Replay, Stop> {
-        let mut from = self.proof.kept_at_or_before(index);
-        match self.at.take() {
+        let proof = self.place.proof;
+        let kept = proof.kept_at_or_before(index);
+        let (from, mut reached) = match self.at.take() {
             // Going on from there is what the training did.
-            Some(at) if from <= at && at <= index => from = at,
+            Some((at, state)) if kept <= at && at <= index => (at, state),
             _ => {
-                let start = self.proof.state(from)?;
-                self.restore(&start, self.proof.segment(from).first)?;
+                let start = proof.state(kept)?;
+                self.restore(&start, proof.segment(kept).first)?;
+                (kept, Arc::new(start))
             }
-        }
+        };
         for before in from..index {
-            let segment = self.proof.segment(before);
+            let segment = proof.segment(before);
             let arrived = self.run(segment, None, after_step)?;
-            if arrived.digest() != self.proof.digest(before + 1)? {
+            if arrived.digest() != proof.digest(before + 1)? {
                 return Err(Stop::Reject(Reason::DigestDiffers {
                     segment: segment.to_string(),
                 }));
             }
+            reached = Arc::new(arrived);
         }
-        let segment = self.proof.segment(index);
-        let start = self.proof.state_if_kept(index)?;
-        let replayed = self.run(segment, None, after_step)?;
-        let expected = self.proof.digest(index + 1)?;
-        if self.proof.is_exact() && replayed.digest() == expected {
-            self.at = Some(index + 1);
+        let segment = proof.segment(index);
+        let replayed = Arc::new(self.run(segment, None, after_step)?);
+        let arrived = replayed.digest() == proof.digest(index + 1)?;
+        if arrived {
+            self.at = Some((index + 1, Arc::clone(&replayed)));
         }
+        let logged = match (proof.is_kept(index + 1), arrived) {
+            (false, _) => Logged::Absent,
+            (true, true) => Logged::Replayed,
+            (true, false) => Logged::Other(proof.state(index + 1)?),
+        };
         Ok(Replay {
             segment,
-            expected,
-            start,
-            logged: self.proof.state_if_kept(index + 1)?,
+            start: proof.is_kept(index).then_some(reached),
+            logged,
             replayed,
+            arrived,
         })
     }
 
@@ -177,13 +223,7 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
             noise.add(&replay.replayed, &ended, &|name| self.learner.part(name));
         }
         if let Some(second) = second {
-            let mut other = Replayer {
-                proof: self.proof,
-                learner: second,
-                records: self.records,
-                schedule: self.schedule.clone(),
-                at: None,
-            };
+            let mut other = Replayer::at(self.place.clone(), second);
             other.restore(start, segment.first)?;
             let ended = other.run(segment, None, after_step)?;
             noise.add(&replay.replayed, &ended, &|name| self.learner.part(name));
@@ -220,10 +260,10 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
         mut perturbation: Option<&mut Perturbation>,
         after_step: &mut dyn FnMut(),
     ) -> Result<(), Stop> {
-        let seed = self.proof.claim().terms.seed;
-        let listed = self.proof.batches(segment)?;
+        let seed = self.place.proof.claim().terms.seed;
+        let listed = self.place.proof.batches(segment)?;
         for step in range.first..range.last {
-            let plan = match (&listed, &mut self.schedule) {
+            let plan = match (&listed, &mut self.place.schedule) {
                 (Some(listed), _) => listed[(step - segment.first) as usize].clone(),
                 (None, Some(schedule)) => schedule.batch(step),
                 (None, None) => return Err(Stop::Inconclusive("no schedule".to_owned())),
@@ -234,7 +274,8 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
             };
             let place = format!("step {step}");
             guarded(&place, || {
-                self.learner.step(&Batch::new(&plan, self.records, &seed)?)
+                self.learner
+                    .step(&Batch::new(&plan, self.place.records, &seed)?)
             })?;
             after_step();
         }
@@ -245,7 +286,7 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
 impl Replay {
     /// Whether the replay arrived at the logged state bit for bit.
     pub(super) fn arrived(&self) -> bool {
-        self.replayed.digest() == self.expected
+        self.arrived
     }
 
     /// Compares the replayed with the logged state.
@@ -256,23 +297,22 @@ impl Replay {
         reference: Option<f64>,
         part: &dyn Fn(&str) -> Part,
     ) -> SegmentReport {
-        let digests_equal = self.arrived();
-        let Some(logged) = &self.logged else {
-            let reasons = match digests_equal {
-                true => vec![],
-                false => vec![Reason::DigestDiffers {
-                    segment: self.segment.to_string(),
-                }],
-            };
-            return SegmentReport::new(self.segment, digests_equal, [None; 3], reference, reasons);
+        let logged: &State = match &self.logged {
+            Logged::Replayed => &self.replayed,
+            Logged::Other(state) => state,
+            Logged::Absent => return self.by_digest(reference),
         };
+        let digests_equal = self.arrived;
         let mut reasons = Vec::new();
         let compared = |of: Part| match rule {
             Comparison::Static { parts, .. } => *parts == Parts::All || of == Part::Parameters,
             _ => true,
         };
         let mut compare = |of: Part| {
-            let distances = Distances::between(&self.replayed, logged, of, part);
+            let distances = match self.arrived {
+                true => Some(Distances::default()),
+                false => Distances::between(&self.replayed, logged, of, part),
+            };
             let movement_l2 = self.movement(logged, of, part);
             let Some(distances) = distances else {
                 reasons.push(Reason::NoDistance {
@@ -343,23 +383,38 @@ impl Replay {
         report
     }
 
+    /// Judges a segment whose logged state is not kept.
+    fn by_digest(&self, reference: Option<f64>) -> SegmentReport {
+        let reasons = match self.arrived {
+            true => vec![],
+            false => vec![Reason::DigestDiffers {
+                segment: self.segment.to_string(),
+            }],
+        };
+        SegmentReport::new(self.segment, self.arrived, [None; 3], reference, reasons)
+    }
+
     /// How far the segment moves a part, in l2; `None` where its start is not kept. An optimizer
     /// that has no state before the first step moves from zero. NaN, which no tolerance admits,
     /// where the two cannot be compared.
     fn movement(&self, logged: &State, of: Part, part: &dyn Fn(&str) -> Part) -> Option<f64> {
-        let values = |state: &State| -> Vec<f64> {
-            (state.entries().iter())
-                .filter(|entry| part(entry.name()) == of)
-                .flat_map(|entry| entry.values().collect::<Vec<_>>())
+        let start = self.start.as_ref()?;
+        let entries = |state: &'_ State| -> Vec<usize> {
+            (0..state.entries().len())
+                .filter(|&i| part(state.entries()[i].name()) == of)
                 .collect()
         };
-        let start = self.start.as_ref()?;
-        if values(start).is_empty() {
-            let squares = values(logged).iter().fold(0.0, |sum, v| sum + v * v);
-            return Some(squares.sqrt());
+        let (before, after) = (entries(start), entries(logged));
+        if before.is_empty() {
+            let values = after.into_iter().flat_map(|i| logged.entries()[i].values());
+            return Some(values.fold(0.0, |sum, v| sum + v * v).sqrt());
         }
-        let moved = Distances::between(start, logged, of, part);
-        Some(moved.map_or(f64::NAN, |moved| moved.l2))
+        if before.len() != after.len() {
+            return Some(f64::NAN);
+        }
+        let pairs = (before.into_iter().zip(after))
+            .map(|(i, j)| (&start.entries()[i], &logged.entries()[j]));
+        Some(movement(pairs).unwrap_or(f64::NAN))
     }
 
     /// Counters and learning rate are computed, not learned: no rounding excuses a difference.

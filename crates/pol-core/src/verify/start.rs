@@ -7,10 +7,10 @@ use crate::ks::{holm, kolmogorov_smirnov, normal};
 use crate::learner::{Initial, Learner};
 use crate::manifest::Start;
 use crate::model_file;
-use crate::object::{self, MAX_OBJECT_BYTES};
+use crate::object;
 use crate::policy::StartRule;
 use crate::state::State;
-use crate::store::{Item, Store};
+use crate::store::Store;
 
 use super::integrity::{IntegrityChecked, read_claim};
 use super::reason::Reason;
@@ -30,8 +30,7 @@ pub struct VerifiedPrior {
 pub fn final_state(store: &dyn Store) -> Option<(Digest, State)> {
     let manifest = read_claim(store).ok()?.ok()?;
     let name = manifest.checkpoints.last()?.state;
-    let bytes = store.read(Item::Object(name), MAX_OBJECT_BYTES).ok()?;
-    let state = object::decode_state(&name, &bytes).ok()?;
+    let state = object::read_state(store, &name, None).ok()?;
     let fits = model_file::root(&state) == manifest.claim.model;
     fits.then(|| (manifest.claim.commitment(), state))
 }
@@ -131,7 +130,10 @@ fn compare(proof: &IntegrityChecked<'_>, expected: &State) -> Result<(), Stop> {
     if proof.digest(0)? == expected.digest() {
         return Ok(());
     }
-    let logged = proof.state_if_kept(0)?;
+    let logged = match proof.is_kept(0) {
+        true => Some(proof.state(0)?),
+        false => None,
+    };
     Err(Stop::Reject(Reason::InitialState {
         entry: logged.map(|logged| first_difference(expected, &logged)),
     }))

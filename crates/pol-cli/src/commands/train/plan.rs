@@ -114,7 +114,7 @@ fn prior(args: &TrainArgs) -> Result<Option<(Digest, State)>, CliError> {
         return Ok(None);
     };
     let store = existing_store(run)?;
-    let found = final_state(&store)
+    let found = final_state(store.as_ref())
         .ok_or_else(|| CliError::Malformed(format!("{} is not a finished proof", run.display())))?;
     Ok(Some(found))
 }

@@ -4,14 +4,15 @@ use std::time::Instant;
 
 use pol_core::adapter::Backend;
 use pol_core::digest::{Digest, tagged};
-use pol_core::learner::Learner;
+use pol_core::learner::{Learner, LearnerError};
 use pol_core::policy::Policy;
 use pol_core::random::Seed;
 use pol_core::recipe::Recipe;
 use pol_core::records::{Records, SaltSecret};
 use pol_core::store::Store;
 use pol_core::verify::{
-    Evidence, Progress, Report, Selection, Tolerance, VerifiedPrior, Verifier, VerifyError,
+    Evidence, Progress, Report, Resources, Selection, Tolerance, VerifiedPrior, Verifier,
+    VerifyError,
 };
 use pol_models::image_learner;
 
@@ -44,6 +45,9 @@ pub(crate) struct Audit<'a> {
     pub(crate) reference_distance: Option<f64>,
     pub(crate) prior: Option<&'a VerifiedPrior>,
     pub(crate) fail_fast: bool,
+    /// Segments to replay at once; `None` for as many as is safe.
+    pub(crate) jobs: Option<usize>,
+    pub(crate) resources: Resources,
 }
 
 impl<'a> Audit<'a> {
@@ -63,6 +67,8 @@ impl<'a> Audit<'a> {
             reference_distance: None,
             prior: None,
             fail_fast: false,
+            jobs: None,
+            resources: Resources::default(),
         }
     }
 
@@ -93,7 +99,9 @@ impl<'a> Audit<'a> {
         machine: &Machine<'_>,
         store: &dyn Store,
     ) -> Result<Verified, CliError> {
-        let verifier = self.verifier(Some(records));
+        let jobs = self.jobs(recipe, machine);
+        let make = || another_learner(recipe, machine, jobs);
+        let verifier = self.verifier(Some(records)).at_once(jobs, &make);
         self.on(recipe, machine, |learner, second, progress| {
             verifier.verify_on(store, learner, second, progress)
         })
@@ -106,7 +114,9 @@ impl<'a> Audit<'a> {
         machine: &Machine<'_>,
         opened: &OpenedSubject,
     ) -> Result<Verified, CliError> {
-        let verifier = self.verifier(records);
+        let jobs = self.jobs(recipe, machine);
+        let make = || another_learner(recipe, machine, jobs);
+        let verifier = self.verifier(records).at_once(jobs, &make);
         let OpenedSubject {
             public,
             challenge,
@@ -116,6 +126,17 @@ impl<'a> Audit<'a> {
             let opening = opening.clone();
             verifier.verify_opening(public, challenge, opening, learner, second, progress)
         })
+    }
+
+    /// How many segments to replay at once. On the CPU a thread for each uses it better than all threads
+    /// for one; but with stock numerics the number of threads may show in the bits.
+    fn jobs(&self, recipe: &Recipe, machine: &Machine<'_>) -> usize {
+        let threads = rayon::current_num_threads();
+        match self.jobs {
+            Some(jobs) => jobs,
+            None if machine.backend == Backend::Flex && recipe.numerics.is_exact() => threads,
+            None => 1,
+        }
     }
 
     fn on(
@@ -160,7 +181,8 @@ impl<'a> Audit<'a> {
         verifier = verifier
             .policy(self.policy.clone(), self.randomness)
             .evidence(self.evidence.clone())
-            .fail_fast(self.fail_fast);
+            .fail_fast(self.fail_fast)
+            .resources(self.resources);
         if let Some(tolerance) = self.tolerance {
             verifier = verifier.tolerance(tolerance);
         }
@@ -190,4 +212,24 @@ impl<'a> Audit<'a> {
         }
         verifier
     }
+}
+
+/// A learner for one of `jobs` threads that replay at once: it computes on this thread and on its share of
+/// the others.
+fn another_learner(
+    recipe: &Recipe,
+    machine: &Machine<'_>,
+    jobs: usize,
+) -> Result<Box<dyn Learner>, LearnerError> {
+    let failed = |error: &dyn std::fmt::Display| LearnerError::Device(error.to_string());
+    let threads = (rayon::current_num_threads() / jobs).max(1);
+    // Whatever this thread computes from now on is computed by this pool.
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .use_current_thread()
+        .build()
+        .map_err(|error| failed(&error))?;
+    let learner: Box<dyn Learner> =
+        image_learner(recipe, &machine.opened.device).map_err(|error| failed(&error))?;
+    Ok(learner)
 }

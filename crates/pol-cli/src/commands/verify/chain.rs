@@ -43,7 +43,7 @@ pub(super) fn verify(
             let place = format!("{}: {problem}", folder.display());
             Chain::Broken(Box::new(Report::rejected(None, vec![Reason::Prior(place)])))
         };
-        let manifest = match read_claim(&store)? {
+        let manifest = match read_claim(store.as_ref())? {
             Ok(manifest) => manifest,
             Err(reason) => return Ok(broken(reason.to_string())),
         };
@@ -61,10 +61,12 @@ pub(super) fn verify(
                 Start::Prior { .. } => links.first().map(|link| &link.prior),
                 _ => None,
             },
+            jobs: audit.jobs,
+            resources: audit.resources,
             ..Audit::bits()
         };
         let records: &dyn Records = &loaded.train;
-        let verified = of_prior.folder(&terms.recipe, records, machine, &store)?;
+        let verified = of_prior.folder(&terms.recipe, records, machine, store.as_ref())?;
         let report = verified.report();
         if report.verdict != Verdict::Accepted {
             let reasons: Vec<_> = report.reasons.iter().map(ToString::to_string).collect();
@@ -74,7 +76,7 @@ pub(super) fn verify(
                 reasons.join("; ")
             )));
         }
-        match VerifiedPrior::new(report, &store) {
+        match VerifiedPrior::new(report, store.as_ref()) {
             Some(prior) => links.insert(0, Link { prior }),
             None => return Ok(broken("its final state cannot be read".to_owned())),
         }

@@ -7,9 +7,8 @@ use pol_core::audit::{
     Challenge, MAX_CHALLENGE_BYTES, MAX_OPENING_BYTES, Opening as Disclosure, PublicCommitment,
 };
 use pol_core::manifest::{Claim, Manifest};
-use pol_core::state::Part;
-use pol_core::store::FolderStore;
-use pol_core::verify::{Integrity, Reason, Report, check_integrity, read_claim};
+use pol_core::store::Store;
+use pol_core::verify::{Integrity, Reason, Report, Resources, check_integrity, read_claim};
 
 use crate::args::{CommitmentArg, VerifyArgs};
 use crate::commands::{existing_store, public_commitment, read_file};
@@ -18,7 +17,7 @@ use crate::error::{CliError, printable};
 /// What is to be judged.
 pub(super) enum Subject {
     Folder {
-        store: FolderStore,
+        store: Box<dyn Store>,
         manifest: Result<Box<Manifest>, Reason>,
     },
     Opening(Box<OpenedSubject>),
@@ -33,7 +32,7 @@ pub(super) struct OpenedSubject {
 impl Subject {
     pub(super) fn of_folder(run: &Path) -> Result<Self, CliError> {
         let store = existing_store(run)?;
-        let manifest = read_claim(&store)?.map(Box::new);
+        let manifest = read_claim(store.as_ref())?.map(Box::new);
         Ok(Self::Folder { store, manifest })
     }
 
@@ -80,7 +79,7 @@ pub(super) fn not_replayable(subject: &Subject, error: &dyn Display) -> Result<R
         return Ok(Report::inconclusive(commitment, why));
     };
     Ok(
-        match check_integrity(store, &Part::by_prefix, &mut |_| {})? {
+        match check_integrity(store.as_ref(), Resources::default(), &mut |_| {})? {
             Integrity::Broken { commitment, reason } => Report::rejected(commitment, vec![reason]),
             Integrity::Holds(checked) => Report::inconclusive(Some(checked.commitment()), why),
         },

@@ -1,0 +1,274 @@
+//! Every object of a folder, read and hashed on all threads.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+
+use crate::manifest::{Manifest, Terms};
+use crate::model_file::is_model;
+use crate::object::WHOLE_EVERY;
+use crate::state::{EntryHeader, Part, STEP_ENTRY, State};
+use crate::store::{Item, Store};
+
+use super::super::distance::movement;
+use super::super::reason::Reason;
+use super::super::{Progress, Resources};
+use super::{Fault, Known, KnownCheckpoint, Segment, read_batches, read_state};
+
+/// What a thread holds at once: a state, the one before, the next one's compressed bytes, and its values
+/// before they are put in order.
+const STATES_PER_THREAD: u64 = 4;
+
+/// Checks every object. With exact numerics the states between the first and the last may be absent: a
+/// replay from the one before gives them. `measured` tells parameters from buffers where movements are
+/// asked for. Returns the final state too.
+pub(super) fn check_objects(
+    store: &dyn Store,
+    manifest: &Manifest,
+    resources: Resources,
+    measured: Option<&dyn Fn(&str) -> Part>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(Known, Option<State>), Fault> {
+    let count = manifest.checkpoints.len() as u64;
+    let may_be_absent = |index: u64| {
+        manifest.claim.terms.recipe.numerics.is_exact() && index > 0 && index + 1 < count
+    };
+    let kept: Vec<u64> = ((0u64..).zip(&manifest.checkpoints))
+        .filter(|(index, checkpoint)| {
+            !may_be_absent(*index) || store.contains(Item::Object(checkpoint.state))
+        })
+        .map(|(index, _)| index)
+        .collect();
+    // All states but the initial one have to be like the first of them. If that one cannot be read,
+    // that is found again, and said, in its turn.
+    let first_later = kept
+        .get(1)
+        .map(|&index| &manifest.checkpoints[index as usize]);
+    let example = first_later.and_then(|first| read_state(store, &first.state, None).ok());
+    let layout: Option<Vec<EntryHeader>> = example
+        .as_ref()
+        .map(|state| state.layout().cloned().collect());
+    let parameters = measured.zip(layout.as_ref()).map(|(part, layout)| {
+        let of_parameters = |header: &EntryHeader| part(&header.name) == Part::Parameters;
+        layout.iter().map(of_parameters).collect()
+    });
+    let bytes = STATES_PER_THREAD * example.as_ref().map_or(0, State::byte_len);
+    drop(example);
+    let pass = Pass {
+        store,
+        manifest,
+        kept: &kept,
+        layout: layout.as_deref(),
+        parameters,
+        next: AtomicUsize::new(0),
+        failed: AtomicU64::new(u64::MAX),
+    };
+    let outcome = pass.run(resources.threads_for(bytes), progress)?;
+    let mut known = Known {
+        later_layout: layout,
+        ..Known::default()
+    };
+    for (index, checkpoint) in (0u64..).zip(&manifest.checkpoints) {
+        let checkpoint = KnownCheckpoint {
+            checkpoint: checkpoint.clone(),
+            kept: false,
+            movement: outcome.movements.get(&index).copied(),
+        };
+        known.checkpoints.insert(index, checkpoint);
+    }
+    for index in kept {
+        if let Some(checkpoint) = known.checkpoints.get_mut(&index) {
+            checkpoint.kept = true;
+        }
+    }
+    Ok((known, outcome.last))
+}
+
+/// What all threads share.
+struct Pass<'a> {
+    store: &'a dyn Store,
+    manifest: &'a Manifest,
+    /// The checkpoints whose states have to be there, or are.
+    kept: &'a [u64],
+    layout: Option<&'a [EntryHeader]>,
+    /// For each entry of the layout, whether it is a parameter; only where movements are measured.
+    parameters: Option<Vec<bool>>,
+    /// The next run of kept states that nobody works on.
+    next: AtomicUsize,
+    /// The first checkpoint known to be at fault: nothing after it needs to be looked at.
+    failed: AtomicU64,
+}
+
+#[derive(Default)]
+struct Outcome {
+    movements: BTreeMap<u64, f64>,
+    last: Option<State>,
+}
+
+enum Message {
+    /// A state is whole. The final one comes along.
+    Checked {
+        index: u64,
+        movement: Option<f64>,
+        last: Option<State>,
+    },
+    Failed(u64, Fault),
+}
+
+impl Pass<'_> {
+    fn run(&self, threads: usize, progress: &mut dyn FnMut(Progress)) -> Result<Outcome, Fault> {
+        let count = self.kept.len() as u64;
+        thread::scope(|scope| {
+            let (send, messages) = channel();
+            for _ in 0..threads {
+                let send = send.clone();
+                scope.spawn(move || self.work(&send));
+            }
+            drop(send);
+            let mut outcome = Outcome::default();
+            let mut fault: Option<(u64, Fault)> = None;
+            let mut done = 0;
+            for message in messages {
+                match message {
+                    Message::Checked {
+                        index,
+                        movement,
+                        last,
+                    } => {
+                        done += 1;
+                        progress(Progress::Integrity(done, count));
+                        outcome.last = last.or(outcome.last.take());
+                        outcome
+                            .movements
+                            .extend(movement.map(|moved| (index, moved)));
+                    }
+                    // Whichever thread comes first, the first fault in the proof is the one that is
+                    // reported.
+                    Message::Failed(index, found) => {
+                        if fault.as_ref().is_none_or(|(first, _)| index < *first) {
+                            fault = Some((index, found));
+                        }
+                    }
+                }
+            }
+            match fault {
+                Some((_, fault)) => Err(fault),
+                None => Ok(outcome),
+            }
+        })
+    }
+
+    /// Takes runs of states, as long as those that start with a whole state, until there are none.
+    fn work(&self, send: &Sender<Message>) {
+        loop {
+            let first = WHOLE_EVERY * self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(start) = self.kept.get(first) else {
+                return;
+            };
+            if *start > self.failed.load(Ordering::Relaxed) {
+                return;
+            }
+            if let Err((index, fault)) = self.check_run(first, send) {
+                self.failed.fetch_min(index, Ordering::Relaxed);
+                // The receiver waits for all threads.
+                let _ = send.send(Message::Failed(index, fault));
+            }
+        }
+    }
+
+    fn check_run(&self, first: usize, send: &Sender<Message>) -> Result<(), (u64, Fault)> {
+        let checkpoints = &self.manifest.checkpoints;
+        let name = |index: u64| checkpoints[index as usize].state;
+        let last_kept = checkpoints.len() as u64 - 1;
+        let end = (first + WHOLE_EVERY).min(self.kept.len());
+        let mut before: Option<(u64, State)> = None;
+        if self.parameters.is_some() && first > 0 {
+            let index = self.kept[first - 1];
+            let state = read_state(self.store, &name(index), None);
+            before = Some((index, state.map_err(|fault| (index, fault))?));
+        }
+        let mut listed = if first == 0 { 0 } else { self.kept[first - 1] };
+        for &index in &self.kept[first..end] {
+            let at_fault = |fault| (index, fault);
+            self.check_batches(listed, index).map_err(at_fault)?;
+            listed = index;
+            let known = before.as_ref().map(|(index, state)| (name(*index), state));
+            let known = known.as_ref().map(|(name, state)| (name, *state));
+            let state = read_state(self.store, &name(index), known).map_err(at_fault)?;
+            let step = checkpoints[index as usize].step;
+            let checked = check_state(index, step, &state, self.layout);
+            checked.map_err(|reason| at_fault(reason.into()))?;
+            let movement = self.movement(before.as_ref(), index, &state);
+            let last = (index == last_kept).then(|| state.clone());
+            before = Some((index, state));
+            let _ = send.send(Message::Checked {
+                index,
+                movement,
+                last,
+            });
+        }
+        Ok(())
+    }
+
+    /// The explicit batches of the segments between two checkpoints.
+    fn check_batches(&self, from: u64, to: u64) -> Result<(), Fault> {
+        let terms: &Terms = &self.manifest.claim.terms;
+        for index in from..to {
+            let listed = self.manifest.checkpoints[index as usize + 1].batches;
+            if let Some(name) = listed {
+                let (first, last) = terms.segment_steps(index);
+                read_batches(self.store, &name, Segment { index, first, last })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn movement(&self, before: Option<&(u64, State)>, index: u64, state: &State) -> Option<f64> {
+        let parameters = self.parameters.as_ref()?;
+        let (_, before) = before.filter(|(at, _)| at + 1 == index)?;
+        let entries = (state.entries().iter().zip(parameters)).filter(|(_, taken)| **taken);
+        let pairs = entries.filter_map(|(entry, _)| Some((before.entry(entry.name())?, entry)));
+        movement(pairs)
+    }
+}
+
+/// The checks of one state. `layout` is that of the states after the first.
+pub(crate) fn check_state(
+    index: u64,
+    step: u64,
+    state: &State,
+    layout: Option<&[EntryHeader]>,
+) -> Result<(), Reason> {
+    let place = || format!("the state at step {step}");
+    let unfit = |problem: String| Reason::UnfitState {
+        place: place(),
+        problem,
+    };
+    if let Some(entry) = state.entries().iter().find(|entry| !entry.is_finite()) {
+        return Err(Reason::NotFinite {
+            place: place(),
+            entry: entry.name().to_owned(),
+        });
+    }
+    let counted = state.entry(STEP_ENTRY).and_then(|entry| entry.to_u64());
+    if counted != Some(step) {
+        let says = counted.map_or("is missing".to_owned(), |step| format!("says {step}"));
+        return Err(unfit(format!("its counter `{STEP_ENTRY}` {says}")));
+    }
+    let Some(layout) = layout else { return Ok(()) };
+    let same = match index {
+        // The optimizer may keep nothing yet.
+        0 => {
+            let model = |header: &&EntryHeader| is_model(&header.name);
+            (state.layout().filter(model)).eq(layout.iter().filter(model))
+        }
+        _ => layout.iter().eq(state.layout()),
+    };
+    match same {
+        true => Ok(()),
+        false => Err(unfit(
+            "its tensors are not those of the other checkpoints".to_owned(),
+        )),
+    }
+}
