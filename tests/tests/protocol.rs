@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use pol_core::digest::{Digest, tagged};
 use pol_core::learner::{Learner, LearnerError};
@@ -11,7 +10,7 @@ use pol_core::recorder::{RecordError, Recorder};
 use pol_core::records::Records;
 use pol_core::schedule::BatchPlan;
 use pol_core::state::State;
-use pol_core::store::{Item, MemoryStore, Store, StoreError};
+use pol_core::store::{Item, MemoryStore, Store};
 use pol_core::training::{Outcome, TrainError, Training};
 use pol_core::verify::{Progress, Selection, Verdict, Verifier};
 use pol_tests::toy::{self, INTERVAL, STEPS, Toy};
@@ -308,72 +307,6 @@ fn progress_reaches_its_end() {
         manifest.claim.checkpoints
     )));
     assert_eq!(last.last(), Some(&Progress::Replay(STEPS, STEPS)));
-}
-
-/// A store that fails after so many object writes.
-struct FailingStore {
-    inner: MemoryStore,
-    left: AtomicU64,
-}
-
-impl Store for FailingStore {
-    fn location(&self) -> String {
-        "the failing store".to_owned()
-    }
-    fn read(&self, item: Item, limit: u64) -> Result<Vec<u8>, StoreError> {
-        self.inner.read(item, limit)
-    }
-    fn write(&self, item: Item, bytes: &[u8]) -> Result<(), StoreError> {
-        let left = self.left.load(Ordering::SeqCst);
-        if left == 0 {
-            return Err(StoreError::Io {
-                path: item.path(),
-                source: std::io::Error::other("no space left on device"),
-            });
-        }
-        self.left.store(left - 1, Ordering::SeqCst);
-        self.inner.write(item, bytes)
-    }
-    fn append_journal(&self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.inner.append_journal(bytes)
-    }
-    fn truncate_journal(&self, len: u64) -> Result<(), StoreError> {
-        self.inner.truncate_journal(len)
-    }
-    fn remove_journal(&self) -> Result<(), StoreError> {
-        self.inner.remove_journal()
-    }
-    fn contains(&self, item: Item) -> bool {
-        self.inner.contains(item)
-    }
-    fn size(&self) -> Result<u64, StoreError> {
-        self.inner.size()
-    }
-}
-
-#[test]
-fn a_full_disk_stops_the_training_and_loses_nothing() {
-    let (_, manifest) = toy::proof();
-    let records = toy::records();
-    let training = Training::new(toy::recipe(), &records, 7, INTERVAL);
-    for writes in 0..7 {
-        let store = Arc::new(FailingStore {
-            inner: MemoryStore::new(),
-            left: AtomicU64::new(writes),
-        });
-        let failed = training.run(
-            &mut Toy::new(&toy::recipe()),
-            Arc::clone(&store) as _,
-            go_on,
-        );
-        let message = failed.unwrap_err().to_string();
-        assert!(message.contains("no space left"), "{message}");
-        store.left.store(u64::MAX, Ordering::SeqCst);
-        let resumed = training
-            .resume(&mut Toy::new(&toy::recipe()), store, go_on)
-            .unwrap();
-        assert_eq!(commitment(&resumed), manifest.claim.commitment());
-    }
 }
 
 /// A toy whose training diverges.

@@ -4,6 +4,7 @@
 //! bytes). A state is stored as a whole, or as its difference from another one that is stored too.
 
 mod coding;
+mod planes;
 
 use std::borrow::Cow;
 
@@ -13,10 +14,11 @@ use serde_bytes::ByteBuf;
 use crate::codec::{self, CodecError};
 use crate::digest::{Digest, tagged};
 use crate::schedule::{BatchPlan, MAX_BATCH};
-use crate::state::{EntryHeader, MAX_ENTRIES, State, StateError};
+use crate::state::{Entry, EntryHeader, MAX_ENTRIES, State, StateError};
 use crate::store::{Item, Store, StoreError};
 
-use coding::{Around, Codings, Planes};
+use coding::{Around, Codings};
+use planes::Planes;
 
 /// The largest state, in bytes of raw values.
 pub const MAX_STATE_BYTES: u64 = 8 << 30;
@@ -124,7 +126,7 @@ struct BatchesObject {
 pub fn encode_state(state: &State) -> std::io::Result<Vec<u8>> {
     let mut planes = Planes::new(state.layout());
     for entry in state.entries() {
-        planes.push_whole(entry);
+        planes.push(entry.header.dtype.size(), &entry.bytes);
     }
     Ok(with_checksum(&codec::encode(&StateObject::Whole {
         entries: state.layout().cloned().collect(),
@@ -147,7 +149,8 @@ pub fn encode_difference(state: &State, base: (&Digest, &State)) -> std::io::Res
     let mut codings = Codings::default();
     for (entry, before) in state.entries().iter().zip(base.entries()) {
         let coding = coding::choose(entry, before, around);
-        planes.push(entry, before, coding, around);
+        let coded = coding::coded(entry, before, coding, around);
+        planes.push(entry.header.dtype.size(), &coded);
         codings.push(coding);
     }
     Ok(with_checksum(&codec::encode(&StateObject::Difference {
@@ -296,8 +299,12 @@ fn whole(entries: Vec<EntryHeader>, values: &[u8]) -> Result<State, ObjectError>
     if total > MAX_STATE_BYTES {
         return Err(ObjectError::TooLarge(total));
     }
-    let planes = Planes::decompress(&entries, total, values)?;
-    Ok(State::new(planes.whole(entries))?)
+    let mut planes = Planes::decompress(&entries, total, values)?;
+    let entry = |header: EntryHeader| {
+        let bytes = planes.next(&header);
+        Entry { header, bytes }
+    };
+    Ok(State::new(entries.into_iter().map(entry).collect())?)
 }
 
 fn difference(object: StateObject, base: &State) -> Result<State, ObjectError> {
@@ -316,8 +323,9 @@ fn difference(object: StateObject, base: &State) -> Result<State, ObjectError> {
     let codings = codings.filter(|codings| codings.len() == base.entries().len());
     let codings = codings.ok_or_else(unfit)?;
     let layout: Vec<EntryHeader> = base.layout().cloned().collect();
-    let planes = Planes::decompress(&layout, base.byte_len(), &values)?;
-    let entries = planes.differing(base, &codings).ok_or_else(unfit)?;
+    let mut planes = Planes::decompress(&layout, base.byte_len(), &values)?;
+    let entries = coding::decoded(base, &codings, |header| planes.next(header));
+    let entries = entries.ok_or_else(unfit)?;
     Ok(State::new(entries)?)
 }
 
@@ -376,7 +384,7 @@ fn without_checksum(bytes: &[u8]) -> Result<&[u8], ObjectError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{Entry, RATE_ENTRY, STEP_ENTRY};
+    use crate::state::{RATE_ENTRY, STEP_ENTRY};
     use crate::store::MemoryStore;
     use proptest::prelude::*;
 
