@@ -32,7 +32,6 @@ def main():
     p.add_argument("--steps", type=int, default=10)
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--numerics", nargs="+", default=["exact", "exact/fma-v1", "stock"])
-    p.add_argument("--record", action="store_true", help="recording against not recording")
     p.add_argument("--csv", help="where to write every run")
     a = p.parse_args()
     if not STEP_TIME.exists():
@@ -42,28 +41,19 @@ def main():
     for threads in a.threads:
         common = ["--model", a.model, "--batch", str(a.batch), "--threads", str(threads)]
         ours = [str(STEP_TIME), *common]
-        if a.record:
-            steps = ["--steps", str(max(a.steps, 100))]
-            contenders = {
-                "without": [*ours, *steps],
-                "recording": [*ours, *steps, "--keep", "100"],
-            }
-        else:
-            contenders = {}
-            if a.peer:
-                # The first, to which ratios are taken.
-                peer = shlex.split(a.peer) + common + ["--layout", "nhwc", "--steps", str(a.steps)]
-                contenders["PyTorch"] = peer
-            for numerics in a.numerics:
-                contenders[numerics] = [*ours, "--steps", str(a.steps), "--numerics", numerics]
+        contenders = {}
+        if a.peer:
+            # The first, to which ratios are taken.
+            peer = shlex.split(a.peer) + common + ["--layout", "nhwc", "--steps", str(a.steps)]
+            contenders["PyTorch"] = peer
+        for numerics in a.numerics:
+            contenders[numerics] = [*ours, "--steps", str(a.steps), "--numerics", numerics]
         measured = {name: [] for name in contenders}
         for _ in range(a.rounds):
             for name, command in contenders.items():
                 measured[name].append(run(command))
-        # With recording a step's own time is not all: a thread writes beside it.
-        key = "loop_cpu_s_per_step" if a.record else "median_step_cpu_s"
-        unit = "CPU s"
-        if threads > 1 and not a.record:
+        key, unit = "median_step_cpu_s", "CPU s"
+        if threads > 1:
             key, unit = "median_step_s", "wall s"
         base = None
         print(f"\n{a.model}, batch {a.batch}, {threads} thread(s), {unit} a step, median of {a.rounds}")

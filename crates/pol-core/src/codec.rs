@@ -4,6 +4,8 @@
 //! structs written as arrays. Here a value counts as read only if encoding it again gives the
 //! very bytes it was read from.
 
+use std::io::{self, Write};
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -49,6 +51,11 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     rmp_serde::to_vec_named(value).expect("protocol types encode into memory")
 }
 
+/// As [`encode`], behind what `bytes` holds.
+pub(crate) fn append<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
+    rmp_serde::encode::write_named(bytes, value).expect("protocol types encode into memory");
+}
+
 /// Decodes `bytes`, at most `limit` of them, accepting the canonical encoding alone.
 ///
 /// # Errors
@@ -69,10 +76,32 @@ pub fn decode<T: Serialize + DeserializeOwned>(
     decoder.set_max_depth(MAX_DEPTH);
     let value =
         T::deserialize(&mut decoder).map_err(|source| CodecError::Malformed { what, source })?;
-    if encode(&value) != bytes {
-        return Err(CodecError::NotCanonical { what });
+    // Compared as it is written, so that nothing is held twice.
+    let mut rest = Same(bytes);
+    let same = rmp_serde::encode::write_named(&mut rest, &value).is_ok();
+    match same && rest.0.is_empty() {
+        true => Ok(value),
+        false => Err(CodecError::NotCanonical { what }),
     }
-    Ok(value)
+}
+
+/// A writer that takes only the bytes that are left of what was read.
+struct Same<'b>(&'b [u8]);
+
+impl Write for Same<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.strip_prefix(bytes) {
+            Some(rest) => {
+                self.0 = rest;
+                Ok(bytes.len())
+            }
+            None => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

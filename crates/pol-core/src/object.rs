@@ -128,10 +128,10 @@ pub fn encode_state(state: &State) -> std::io::Result<Vec<u8>> {
     for entry in state.entries() {
         planes.push(entry.header.dtype.size(), &entry.bytes);
     }
-    Ok(with_checksum(&codec::encode(&StateObject::Whole {
+    Ok(object(&StateObject::Whole {
         entries: state.layout().cloned().collect(),
         values: ByteBuf::from(planes.compress()?),
-    })))
+    }))
 }
 
 /// Encodes a state as its difference from `base`, another state of the same training, or as a whole
@@ -153,12 +153,12 @@ pub fn encode_difference(state: &State, base: (&Digest, &State)) -> std::io::Res
         planes.push(entry.header.dtype.size(), &coded);
         codings.push(coding);
     }
-    Ok(with_checksum(&codec::encode(&StateObject::Difference {
+    Ok(object(&StateObject::Difference {
         base: *name,
         codings: ByteBuf::from(codings.kinds),
         motions: ByteBuf::from(codings.motions),
         values: ByteBuf::from(planes.compress()?),
-    })))
+    }))
 }
 
 /// Every so many states one is stored as a whole, the others as differences from the one before: a state
@@ -346,9 +346,9 @@ pub fn batches_digest(batches: &[BatchPlan]) -> Digest {
 
 /// Encodes a list of batches.
 pub fn encode_batches(batches: &[BatchPlan]) -> Vec<u8> {
-    with_checksum(&codec::encode(&BatchesObject {
+    object(&BatchesObject {
         batches: batches.to_vec(),
-    }))
+    })
 }
 
 /// Reads the list of batches named `name`.
@@ -370,8 +370,13 @@ fn checksum(payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
     crc32fast::hash(payload).to_le_bytes()
 }
 
-fn with_checksum(payload: &[u8]) -> Vec<u8> {
-    [&checksum(payload)[..], payload].concat()
+/// The object with this payload.
+fn object<T: Serialize>(payload: &T) -> Vec<u8> {
+    let mut bytes = vec![0; CHECKSUM_BYTES];
+    codec::append(&mut bytes, payload);
+    let sum = checksum(&bytes[CHECKSUM_BYTES..]);
+    bytes[..CHECKSUM_BYTES].copy_from_slice(&sum);
+    bytes
 }
 
 fn without_checksum(bytes: &[u8]) -> Result<&[u8], ObjectError> {
@@ -423,10 +428,10 @@ mod tests {
     #[test]
     fn a_compressed_block_cannot_claim_more_than_it_holds() {
         let object = |dim: u64, raw: &[u8]| {
-            with_checksum(&codec::encode(&StateObject::Whole {
+            super::object(&StateObject::Whole {
                 entries: vec![Entry::f32("w", vec![dim], &[]).header],
                 values: ByteBuf::from(zstd::bulk::compress(raw, 1).unwrap()),
-            }))
+            })
         };
         let name = tagged("any", &[]);
         let refused = |bytes: &[u8]| decode_state(&name, bytes).unwrap_err().to_string();
@@ -474,7 +479,7 @@ mod tests {
             let name = tagged("any", &[]);
             prop_assert!(decode_state(&name, &bytes).is_err());
             prop_assert!(decode_batches(&name, &bytes).is_err());
-            let intact = with_checksum(&bytes);
+            let intact = [&checksum(&bytes)[..], &bytes].concat();
             prop_assert!(decode_state(&name, &intact).is_err());
             prop_assert!(decode_batches(&name, &intact).is_err());
         }

@@ -5,63 +5,23 @@
 #![expect(clippy::disallowed_types, reason = "it measures time")]
 #![expect(clippy::print_stdout, reason = "its result")]
 
+mod noise;
+
 use std::error::Error;
-use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::Device;
 use cpu_time::ProcessTime;
+use noise::{Noise, median, peak_rss_mib};
 use pol_core::learner::Batch;
 use pol_core::manifest::Terms;
-use pol_core::random::Seed;
 use pol_core::recipe::Recipe;
-use pol_core::recorder::Recorder;
-use pol_core::records::{DataCommitment, Record, Records};
+use pol_core::records::{DataCommitment, Records};
 use pol_core::schedule::{BatchSource, Schedule};
-use pol_core::store::FolderStore;
 use pol_models::dataset::DatasetName;
 use pol_models::image_learner;
 use pol_models::recipe_file::{Named, RecipeFile};
 use serde_json::json;
-
-/// Noise in the layout of CIFAR-10: what is timed does not depend on the pixels.
-struct Noise {
-    records: Vec<Vec<u8>>,
-}
-
-impl Noise {
-    fn new(count: u64) -> Self {
-        let seed = Seed::derive(
-            &pol_core::digest::tagged("noise", &[]),
-            &pol_core::digest::tagged("noise", &[]),
-            &[],
-            0,
-        );
-        let mut stream = seed.stream(pol_core::random::Purpose::Audit);
-        let record = |index: u64| {
-            let mut bytes = vec![(index % 10) as u8];
-            bytes.extend((0..3072).map(|_| stream.below(256) as u8));
-            bytes
-        };
-        Self {
-            records: (0..count).map(record).collect(),
-        }
-    }
-}
-
-impl Records for Noise {
-    fn len(&self) -> u64 {
-        self.records.len() as u64
-    }
-
-    fn record(&self, index: u64) -> Option<Record<'_>> {
-        let bytes = self.records.get(usize::try_from(index).ok()?)?;
-        Some(Record {
-            label: u64::from(bytes[0]) as _,
-            bytes,
-        })
-    }
-}
 
 struct Options {
     model: String,
@@ -70,8 +30,6 @@ struct Options {
     steps: u64,
     warmup: u64,
     batch: u64,
-    /// Record a digest every step, and a state every so many.
-    keep: Option<u64>,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -87,16 +45,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let terms = Terms::new(recipe.clone(), data, 0, BatchSource::Derived, 1);
     learner.initialise(&terms.seed)?;
     let mut schedule = Schedule::new(terms.seed, records.len(), recipe.batch_size)?;
-    let folder = std::env::temp_dir().join(format!("pol-step-time-{}", std::process::id()));
-    let mut recorder = match options.keep {
-        None => None,
-        Some(keep) => {
-            let store = Arc::new(FolderStore::new(&folder));
-            let mut recorder = Recorder::start(store, terms.clone())?.keep(keep)?;
-            recorder.record(0, || learner.capture())?;
-            Some(recorder)
-        }
-    };
     let (mut wall, mut cpu) = (Vec::new(), Vec::new());
     let mut timed = None;
     for step in 0..recipe.steps {
@@ -107,23 +55,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         let plan = schedule.batch(step);
         learner.step(&Batch::new(&plan, &records, &terms.seed)?)?;
         learner.last_loss();
-        if let Some(recorder) = &mut recorder {
-            recorder.record(step + 1, || learner.capture())?;
-        }
         if step >= options.warmup {
             wall.push(started.elapsed().as_secs_f64());
             cpu.push(started_cpu.elapsed().as_secs_f64());
         }
     }
-    if let Some(recorder) = recorder.take() {
-        recorder.stop()?;
-    }
     let (all_wall, all_cpu) = timed.map_or((0.0, 0.0), |(wall, cpu)| {
         (wall.elapsed().as_secs_f64(), cpu.elapsed().as_secs_f64())
     });
-    if options.keep.is_some() {
-        std::fs::remove_dir_all(&folder)?;
-    }
     let steps = wall.len() as f64;
     let line = json!({
         "model": options.model,
@@ -132,7 +71,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         "threads": options.threads,
         "batch": options.batch,
         "steps": steps,
-        "keep": options.keep,
         "median_step_s": median(&mut wall),
         "median_step_cpu_s": median(&mut cpu),
         "loop_s": all_wall,
@@ -152,7 +90,6 @@ fn options() -> Result<Options, Box<dyn Error>> {
         steps: 10,
         warmup: 2,
         batch: 128,
-        keep: None,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(option) = arguments.next() {
@@ -164,7 +101,6 @@ fn options() -> Result<Options, Box<dyn Error>> {
             "--steps" => options.steps = value.parse()?,
             "--warmup" => options.warmup = value.parse()?,
             "--batch" => options.batch = value.parse()?,
-            "--keep" => options.keep = Some(value.parse()?),
             _ => return Err(format!("there is no option {option}").into()),
         }
     }
@@ -183,17 +119,4 @@ fn recipe(options: &Options) -> Result<Recipe, Box<dyn Error>> {
     (file.epochs, file.steps) = (None, Some(options.warmup + options.steps));
     file.numerics = options.numerics.clone().try_into()?;
     Ok(file.resolve(4096)?)
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// Where the system tells it.
-fn peak_rss_mib() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib / 1024.0)
 }

@@ -218,20 +218,18 @@ fn fitted(entry: &Entry, base: &Entry, (before, now): (&Entry, &Entry)) -> Motio
 /// `base − (before · v + now · v')` for the velocities v and v', rounded to `f32` after each operation;
 /// `base` where that is not finite.
 fn moved(base: &Entry, velocities: (&Entry, &Entry), by: Motion) -> Vec<u8> {
-    let floats = |entry: &'_ Entry| -> Vec<f32> {
+    fn floats(entry: &Entry) -> impl Iterator<Item = f32> + '_ {
         let elements = entry.bytes.as_chunks().0.iter();
-        elements
-            .map(|element| f32::from_le_bytes(*element))
-            .collect()
-    };
-    let (from, before, now) = (floats(base), floats(velocities.0), floats(velocities.1));
-    let mut bytes = Vec::with_capacity(4 * from.len());
-    for ((from, before), now) in from.into_iter().zip(before).zip(now) {
+        elements.map(|element| f32::from_le_bytes(*element))
+    }
+    let mut bytes = vec![0; base.bytes.len()];
+    let all = floats(base).zip(floats(velocities.0).zip(floats(velocities.1)));
+    for (to, (from, (before, now))) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(all) {
         let (of_before, of_now) = (by.before * before, by.now * now);
         let moved = of_before + of_now;
         let after = from - moved;
         let after = if after.is_finite() { after } else { from };
-        bytes.extend(after.to_bits().to_le_bytes());
+        *to = after.to_bits().to_le_bytes();
     }
     bytes
 }

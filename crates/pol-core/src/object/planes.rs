@@ -85,7 +85,7 @@ impl Planes {
     }
 
     /// One zstd frame of all that was added.
-    pub(super) fn compress(&self) -> std::io::Result<Vec<u8>> {
+    pub(super) fn compress(self) -> std::io::Result<Vec<u8>> {
         zstd::bulk::compress(&self.bytes, ZSTD_LEVEL)
     }
 

@@ -16,9 +16,9 @@ use super::super::reason::Reason;
 use super::super::{Progress, Resources};
 use super::{Fault, Known, KnownCheckpoint, Segment, read_batches, read_state};
 
-/// What a thread holds at once: a state, the one before, the next one's compressed bytes, and its values
-/// before they are put in order.
-const STATES_PER_THREAD: u64 = 4;
+/// What a thread holds at once, at most: a state, the one before, the next one's compressed bytes before
+/// and after they are decoded, its values before they are put in order, and one more while they are.
+const STATES_PER_THREAD: u64 = 6;
 
 /// Checks every object. With exact numerics the states between the first and the last may be absent: a
 /// replay from the one before gives them. `measured` tells parameters from buffers where movements are
