@@ -17,8 +17,6 @@ use crate::digest::Digest;
 use crate::manifest::Checkpoint;
 use crate::object::{self, ReadStateError};
 
-/// The largest file beside a proof: an attestation, or a learning curve.
-pub const MAX_BESIDE_BYTES: u64 = 64 << 20;
 /// The most files that are looked at in a folder beside a proof.
 const MAX_BESIDE: usize = 100_000;
 
@@ -69,6 +67,14 @@ impl Beside {
         match self {
             Self::Attestations => "attestations",
             Self::Metrics => "metrics",
+        }
+    }
+
+    /// The largest file there, in bytes. A learning curve has a line for each step.
+    pub const fn limit(self) -> u64 {
+        match self {
+            Self::Attestations => 64 << 20,
+            Self::Metrics => 1 << 30,
         }
     }
 

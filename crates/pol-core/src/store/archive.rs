@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use crate::object::{MAX_OBJECT_BYTES, MAX_STATE_BYTES};
 
-use super::{Beside, Item, MAX_BESIDE_BYTES, Store, StoreError, live_objects};
+use super::{Beside, Item, Store, StoreError, live_objects};
 
 const BLOCK: usize = 512;
 /// Two empty blocks end an archive.
@@ -95,7 +95,7 @@ impl Member {
             Self::Item(Item::Manifest | Item::Journal) => MAX_MANIFEST_BYTES,
             Self::Item(Item::Model) => MAX_STATE_BYTES,
             Self::Item(Item::Object(_)) => MAX_OBJECT_BYTES,
-            Self::Beside(..) => MAX_BESIDE_BYTES,
+            Self::Beside(folder, _) => folder.limit(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Beside, Item, MAX_BESIDE, MAX_BESIDE_BYTES, Store, StoreError};
+use super::{Beside, Item, MAX_BESIDE, Store, StoreError};
 use crate::digest::Digest;
 
 /// What the names of files that are being written begin with.
@@ -258,7 +258,7 @@ impl Store for FolderStore {
     fn read_beside(&self, folder: Beside, name: &str) -> Result<Vec<u8>, StoreError> {
         let path = self.beside_path(folder, name)?;
         let item = format!("{}/{name}", folder.name());
-        read_file(&path, &item, MAX_BESIDE_BYTES)
+        read_file(&path, &item, folder.limit())
     }
 }
 

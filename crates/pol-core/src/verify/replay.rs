@@ -441,7 +441,10 @@ impl From<Fault> for Stop {
 
 /// Runs the learner. Burn's backends panic where a driver fails; that is a check that could not
 /// be made.
-fn guarded<T>(place: &str, action: impl FnOnce() -> Result<T, LearnerError>) -> Result<T, Stop> {
+pub(super) fn guarded<T>(
+    place: &str,
+    action: impl FnOnce() -> Result<T, LearnerError>,
+) -> Result<T, Stop> {
     match catch_unwind(AssertUnwindSafe(action)) {
         Ok(result) => result.map_err(|error| Stop::from_learner(place, error)),
         Err(panic) => {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
@@ -11,7 +11,7 @@ use crate::policy::Comparison;
 use crate::random::Seed;
 
 use super::integrity::IntegrityChecked;
-use super::replay::{Place, Replayer};
+use super::replay::{Place, Replayer, guarded};
 use super::report::SegmentReport;
 use super::stop::Stop;
 
@@ -98,9 +98,10 @@ impl Judge<'_> {
             make: learners.make,
             shares: &shares,
             next: AtomicUsize::new(0),
-            over: AtomicBool::new(false),
+            end: AtomicUsize::new(usize::MAX),
         };
         let mut outcomes = BTreeMap::new();
+        let mut idle = None;
         let mut steps = 0;
         thread::scope(|scope| {
             let (send, messages) = channel();
@@ -118,6 +119,7 @@ impl Judge<'_> {
                     Message::Judged(position, outcome) => {
                         outcomes.insert(position, *outcome);
                     }
+                    Message::Idle(stop) => idle = Some(*stop),
                 }
             }
         });
@@ -140,6 +142,10 @@ impl Judge<'_> {
                     break;
                 }
             }
+        }
+        // Others did the work of a thread that got no learner; unless none got one.
+        if judged.segments.is_empty() && judged.stop.is_none() {
+            judged.stop = idle;
         }
         judged
     }
@@ -177,53 +183,51 @@ struct Team<'a> {
     shares: &'a [Range<usize>],
     /// The next share that nobody works on.
     next: AtomicUsize,
-    /// Whether the verdict is settled.
-    over: AtomicBool,
+    /// The first position at which it is settled what is reported: nothing after it needs to be replayed.
+    end: AtomicUsize,
 }
 
 enum Message {
     Step,
     /// By its position among the segments.
     Judged(usize, Box<Result<SegmentReport, Stop>>),
+    /// A thread got no learner.
+    Idle(Box<Stop>),
 }
 
 impl Team<'_> {
     fn work(&self, send: Sender<Message>) {
         let seed = &self.place.proof.claim().terms.seed;
-        let made = (self.make)().and_then(|mut learner| {
+        let made = guarded("another learner", || {
+            let mut learner = (self.make)()?;
             learner.initialise(seed)?;
             Ok(learner)
         });
         // The receiver waits for all threads: sending does not fail.
-        let judged = |position, outcome| {
-            let message = Message::Judged(position, Box::new(outcome));
-            send.send(message).is_ok()
-        };
+        let tell = |message| drop(send.send(message));
         let mut learner = match made {
             Ok(learner) => learner,
-            Err(error) => {
-                let stop = Stop::from_learner("another learner", error);
-                judged(usize::MAX, Err(stop));
-                return;
-            }
+            Err(stop) => return tell(Message::Idle(Box::new(stop))),
         };
         let mut replayer = Replayer::at(self.place.clone(), learner.as_mut());
-        let mut after_step = || drop(send.send(Message::Step));
+        let mut after_step = || tell(Message::Step);
         while let Some(share) = (self.shares).get(self.next.fetch_add(1, Ordering::Relaxed)) {
             for position in share.clone() {
-                if self.over.load(Ordering::Relaxed) {
+                // Shares ascend: all that follow lie beyond the end too.
+                if position > self.end.load(Ordering::Relaxed) {
                     return;
                 }
                 let index = self.segments[position];
-                let outcome = self
-                    .judge
-                    .judge(index, &mut replayer, None, &mut after_step);
-                let over = match &outcome {
-                    Ok(segment) => self.judge.ends(segment),
+                let judge = self.judge;
+                let outcome = judge.judge(index, &mut replayer, None, &mut after_step);
+                let ends = match &outcome {
+                    Ok(segment) => judge.ends(segment),
                     Err(_) => true,
                 };
-                self.over.fetch_or(over, Ordering::Relaxed);
-                judged(position, outcome);
+                if ends {
+                    self.end.fetch_min(position, Ordering::Relaxed);
+                }
+                tell(Message::Judged(position, Box::new(outcome)));
             }
         }
     }
