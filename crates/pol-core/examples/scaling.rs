@@ -152,14 +152,20 @@ impl Weights {
         }
     }
 
+    /// In sixteen tensors, as models have many.
     fn state(&self, step: u64) -> Result<State, LearnerError> {
-        let shape = || vec![self.w.len() as u64];
-        let entries = vec![
-            Entry::f32("model/w", shape(), &self.w),
-            Entry::f32("optim/w/momentum.velocity", shape(), &self.v),
+        let len = self.w.len().div_ceil(16).max(1);
+        let mut entries = vec![
             Entry::u64(STEP_ENTRY, step),
             Entry::f64(RATE_ENTRY, f64::from(RATE)),
         ];
+        for (index, (w, v)) in self.w.chunks(len).zip(self.v.chunks(len)).enumerate() {
+            let shape = || vec![w.len() as u64];
+            let name = format!("{index:02}.weight");
+            entries.push(Entry::f32(format!("model/{name}"), shape(), w));
+            let velocity = format!("optim/{name}/momentum.velocity");
+            entries.push(Entry::f32(velocity, shape(), v));
+        }
         State::new(entries).map_err(|error| LearnerError::Unfit(error.to_string()))
     }
 }

@@ -22,6 +22,9 @@ use crate::store::{Item, Store, StoreError};
 /// stalling on a slow write; more would only hide that the disk cannot keep up.
 pub const MAX_IN_FLIGHT: usize = 2;
 
+/// The name of the background thread.
+pub const THREAD: &str = "pol-recorder";
+
 /// Why a training could not be recorded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -212,7 +215,8 @@ impl Recorder {
         let heads = Arc::new(OnceLock::new());
         let worker = {
             let (store, heads) = (Arc::clone(&store), Arc::clone(&heads));
-            thread::spawn(move || write_checkpoints(store.as_ref(), journal, &jobs, &done, &heads))
+            let write = move || write_checkpoints(store.as_ref(), journal, &jobs, &done, &heads);
+            thread::Builder::new().name(THREAD.to_owned()).spawn(write)
         };
         Self {
             store,
@@ -226,7 +230,8 @@ impl Recorder {
                 jobs: send,
                 written,
             }),
-            worker: Some(worker),
+            // Where there can be no thread, that is said when it is needed.
+            worker: worker.ok(),
         }
     }
 

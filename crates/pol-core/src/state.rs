@@ -164,7 +164,8 @@ impl Entry {
 
     /// A tensor of 32-bit floats.
     pub fn f32(name: impl Into<String>, shape: Vec<u64>, values: &[f32]) -> Self {
-        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let mut bytes = Vec::with_capacity(4 * values.len());
+        bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
         Self::tensor(name, DType::F32, shape, bytes)
     }
 

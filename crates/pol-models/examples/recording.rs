@@ -1,15 +1,16 @@
-//! What recording costs: the same training steps without it and with it, in turn, in one process. One
+//! What recording costs: training steps without it and with it, in turn, in one process. One
 //! JSON object on stdout; `benches/table.py` runs it.
 //!
-//! `cargo run --example recording -- --model resnet20 --numerics exact --interval 10 --rounds 3`
+//! `cargo run --example recording -- --model resnet20 --numerics exact --interval 10 --pairs 10`
 #![expect(clippy::disallowed_types, reason = "it measures time")]
 #![expect(clippy::print_stdout, reason = "its result")]
 
 mod noise;
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use cpu_time::ProcessTime;
@@ -17,13 +18,13 @@ use noise::{Noise, median, peak_rss_mib};
 use pol_core::learner::Batch;
 use pol_core::manifest::Terms;
 use pol_core::recipe::Recipe;
-use pol_core::recorder::Recorder;
+use pol_core::recorder::{Recorder, THREAD};
 use pol_core::records::DataCommitment;
 use pol_core::schedule::{BatchSource, Schedule};
 use pol_core::store::{FolderStore, Store};
 use pol_models::dataset::DatasetName;
+use pol_models::image_learner;
 use pol_models::recipe_file::{Named, RecipeFile};
-use pol_models::{ImageLearner, image_learner};
 use serde_json::json;
 
 struct Options {
@@ -35,12 +36,11 @@ struct Options {
     interval: u64,
     /// Of how many checkpoints one state is kept.
     keep: u64,
-    /// Steps without, and as many with recording, in each round.
-    steps: u64,
-    rounds: u64,
+    /// Pairs of a block without and a block with recording.
+    pairs: usize,
 }
 
-/// Seconds of one round's steps.
+/// Seconds of a block of steps.
 #[derive(Clone, Copy)]
 struct Seconds {
     wall: f64,
@@ -59,25 +59,67 @@ fn main() -> Result<(), Box<dyn Error>> {
     let terms = Terms::new(recipe, data, 0, BatchSource::Derived, options.interval);
     learner.initialise(&terms.seed)?;
     let folder = std::env::temp_dir().join(format!("pol-recording-{}", std::process::id()));
-    let (mut plain, mut recorded, mut stored) = (Vec::new(), Vec::new(), Vec::new());
-    // One round to warm up.
-    for round in 0..=options.rounds {
-        let without = steps(&options, &terms, learner.as_mut(), &records, None)?;
-        let store = Arc::new(FolderStore::new(folder.join(round.to_string())));
-        let shared: Arc<dyn Store> = Arc::clone(&store) as _;
-        let with = steps(&options, &terms, learner.as_mut(), &records, Some(shared))?;
-        if round > 0 {
-            plain.push(without);
-            recorded.push(with);
-            stored.push(store.size()? as f64);
+    let store = Arc::new(FolderStore::new(&folder));
+    let shared: Arc<dyn Store> = Arc::clone(&store) as _;
+    let mut recorder = Recorder::start(shared, terms.clone())?.keep(options.keep)?;
+    recorder.record(0, || learner.capture())?;
+
+    // Blocks are short and alternate, so that what else the machine does falls on both. At k = 1 a block is
+    // of two checkpoints, else of one.
+    let block = if options.interval == 1 {
+        2
+    } else {
+        options.interval
+    };
+    let mut schedule = Schedule::new(terms.seed, 4096, options.batch)?;
+    let (mut plain, mut recorded) = (Vec::new(), Vec::new());
+    let (mut step, mut recorded_to, mut taking) = (0, 0, 0.0);
+    let mut thread_before = 0.0;
+    // The first pair warms up.
+    for pair in 0..=options.pairs {
+        for with in [false, true] {
+            let (wall, cpu) = (Instant::now(), ProcessTime::now());
+            for _ in 0..block {
+                let plan = schedule.batch(step);
+                learner.step(&Batch::new(&plan, &records, &terms.seed)?)?;
+                learner.last_loss();
+                step += 1;
+                if with {
+                    recorded_to += 1;
+                    recorder.record(recorded_to, || {
+                        let started = Instant::now();
+                        let state = learner.capture();
+                        taking += started.elapsed().as_secs_f64();
+                        state
+                    })?;
+                }
+            }
+            let seconds = Seconds {
+                wall: wall.elapsed().as_secs_f64(),
+                cpu: cpu.elapsed().as_secs_f64(),
+            };
+            if pair == 0 {
+                settle();
+                (taking, thread_before) = (0.0, recorder_cpu());
+            } else if with {
+                recorded.push(seconds);
+            } else {
+                plain.push(seconds);
+            }
         }
     }
+    settle();
+    let checkpoints = (options.pairs as u64 * block / options.interval) as f64;
+    let recorder_s = (recorder_cpu() - thread_before) / checkpoints;
+    let taking_s = taking / checkpoints;
+    drop(recorder);
+    let proof_bytes = store.size()?;
     std::fs::remove_dir_all(&folder)?;
+
     let per_step = |seconds: &[Seconds], of: fn(&Seconds) -> f64| {
         let mut all: Vec<f64> = seconds.iter().map(of).collect();
-        median(&mut all) / options.steps as f64
+        median(&mut all) / block as f64
     };
-    // Of neighbouring runs, so that what else the machine does falls on both.
     let ratio = |of: fn(&Seconds) -> f64| {
         let pairs = plain.iter().zip(&recorded);
         let mut all: Vec<f64> = pairs
@@ -85,7 +127,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .collect();
         median(&mut all)
     };
-    let state_bytes = learner.capture()?.byte_len();
+    let step_cpu_s = per_step(&plain, |s| s.cpu);
     println!(
         "{}",
         json!({
@@ -95,54 +137,41 @@ fn main() -> Result<(), Box<dyn Error>> {
             "batch": options.batch,
             "interval": options.interval,
             "keep": options.keep,
-            "steps": options.steps,
-            "rounds": options.rounds,
-            "plain_wall_s": per_step(&plain, |s| s.wall),
-            "recorded_wall_s": per_step(&recorded, |s| s.wall),
-            "plain_cpu_s": per_step(&plain, |s| s.cpu),
-            "recorded_cpu_s": per_step(&recorded, |s| s.cpu),
+            "pairs": options.pairs,
+            "step_wall_s": per_step(&plain, |s| s.wall),
+            "step_cpu_s": step_cpu_s,
             "wall_ratio": ratio(|s| s.wall),
             "cpu_ratio": ratio(|s| s.cpu),
-            "state_bytes": state_bytes,
-            "proof_bytes": median(&mut stored),
+            // What recording itself computes, which noise of the steps does not hide.
+            "taking_s_per_checkpoint": taking_s,
+            "recorder_cpu_s_per_checkpoint": recorder_s,
+            "own_cpu_ratio": 1.0 + (taking_s + recorder_s) / (options.interval as f64 * step_cpu_s),
+            "state_bytes": learner.capture()?.byte_len(),
+            "proof_bytes": proof_bytes,
             "peak_rss_mib": peak_rss_mib(),
         })
     );
     Ok(())
 }
 
-/// Steps from the initial state, into a proof or not. What waits to be written at the end is written
-/// within the time.
-fn steps(
-    options: &Options,
-    terms: &Terms,
-    learner: &mut dyn ImageLearner,
-    records: &Noise,
-    store: Option<Arc<dyn Store>>,
-) -> Result<Seconds, Box<dyn Error>> {
-    learner.initialise(&terms.seed)?;
-    let mut schedule = Schedule::new(terms.seed, 4096, options.batch)?;
-    let recorder = |store| Recorder::start(store, terms.clone())?.keep(options.keep);
-    let mut recorder = store.map(recorder).transpose()?;
-    let (wall, cpu) = (Instant::now(), ProcessTime::now());
-    if let Some(recorder) = &mut recorder {
-        recorder.record(0, || learner.capture())?;
-    }
-    for step in 0..options.steps {
-        let plan = schedule.batch(step);
-        learner.step(&Batch::new(&plan, records, &terms.seed)?)?;
-        learner.last_loss();
-        if let Some(recorder) = &mut recorder {
-            recorder.record(step + 1, || learner.capture())?;
-        }
-    }
-    if let Some(recorder) = recorder {
-        recorder.stop()?;
-    }
-    Ok(Seconds {
-        wall: wall.elapsed().as_secs_f64(),
-        cpu: cpu.elapsed().as_secs_f64(),
-    })
+/// Lets the recorder's thread finish what it was given.
+fn settle() {
+    std::thread::sleep(Duration::from_millis(500));
+}
+
+/// CPU seconds of the recorder's thread, where the system tells them; else NaN.
+fn recorder_cpu() -> f64 {
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let tasks = std::fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut recorders = tasks.filter(|task| read(task.path().join("comm")).trim() == THREAD);
+    let times = recorders
+        .next()
+        .map(|task| read(task.path().join("schedstat")));
+    let nanoseconds = times.and_then(|times| times.split_whitespace().next()?.parse::<f64>().ok());
+    nanoseconds.map_or(f64::NAN, |nanoseconds| nanoseconds / 1e9)
 }
 
 fn options() -> Result<Options, Box<dyn Error>> {
@@ -153,8 +182,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
         batch: 128,
         interval: 1,
         keep: 1,
-        steps: 20,
-        rounds: 3,
+        pairs: 10,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(option) = arguments.next() {
@@ -166,8 +194,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
             "--batch" => options.batch = value.parse()?,
             "--interval" => options.interval = value.parse()?,
             "--keep" => options.keep = value.parse()?,
-            "--steps" => options.steps = value.parse()?,
-            "--rounds" => options.rounds = value.parse()?,
+            "--pairs" => options.pairs = value.parse()?,
             _ => return Err(format!("there is no option {option}").into()),
         }
     }
