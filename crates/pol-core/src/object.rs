@@ -26,6 +26,9 @@ pub const MAX_STATE_BYTES: u64 = 8 << 30;
 pub const MAX_OBJECT_BYTES: u64 = MAX_STATE_BYTES + (64 << 20);
 /// The most differences between a state and one that is stored as a whole.
 pub const MAX_DIFFERENCES: usize = 64;
+/// Of so many states in a row one is stored as a whole, the others as differences from the one before: a
+/// state is found by reading at most so many objects.
+pub const WHOLE_EVERY: usize = 16;
 const CHECKSUM_BYTES: usize = 4;
 /// What reading a state may hold of the differences on its way.
 const WAY_BYTES: usize = 64 << 20;
@@ -160,10 +163,6 @@ pub fn encode_difference(state: &State, base: (&Digest, &State)) -> std::io::Res
         values: ByteBuf::from(planes.compress()?),
     }))
 }
-
-/// Every so many states one is stored as a whole, the others as differences from the one before: a state
-/// is found by reading at most so many objects.
-pub const WHOLE_EVERY: usize = 16;
 
 /// Encodes the states of one training in their order, each but every [`WHOLE_EVERY`]-th as its difference
 /// from the one before.
