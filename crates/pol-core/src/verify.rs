@@ -11,6 +11,7 @@ mod noise;
 mod opened;
 mod reason;
 mod replay;
+mod replayed;
 mod report;
 mod resources;
 mod segments;

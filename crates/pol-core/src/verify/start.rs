@@ -14,7 +14,7 @@ use crate::store::Store;
 
 use super::integrity::{IntegrityChecked, read_claim};
 use super::reason::Reason;
-use super::replay::first_difference;
+use super::replayed::first_difference;
 use super::report::{Report, Verdict};
 use super::stop::Stop;
 
