@@ -14,17 +14,14 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use cpu_time::ProcessTime;
-use noise::{Noise, median, peak_rss_mib};
+use noise::{Noise, median, peak_rss_mib, recipe};
 use pol_core::learner::Batch;
 use pol_core::manifest::Terms;
-use pol_core::recipe::Recipe;
 use pol_core::recorder::{Recorder, THREAD};
 use pol_core::records::DataCommitment;
 use pol_core::schedule::{BatchSource, Schedule};
 use pol_core::store::{FolderStore, Store};
-use pol_models::dataset::DatasetName;
 use pol_models::image_learner;
-use pol_models::recipe_file::{Named, RecipeFile};
 use serde_json::json;
 
 struct Options {
@@ -53,7 +50,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .num_threads(options.threads)
         .build_global()?;
     let records = Noise::new(4096);
-    let recipe = recipe(&options)?;
+    // Longer than what is timed: no proof is sealed.
+    let steps = 1_000_000;
+    let recipe = recipe(&options.model, &options.numerics, options.batch, steps)?;
     let mut learner = image_learner(&recipe, &Device::flex())?;
     let data = DataCommitment::of(&records);
     let terms = Terms::new(recipe, data, 0, BatchSource::Derived, options.interval);
@@ -199,19 +198,4 @@ fn options() -> Result<Options, Box<dyn Error>> {
         }
     }
     Ok(options)
-}
-
-/// Longer than what is timed: no proof is sealed.
-fn recipe(options: &Options) -> Result<Recipe, Box<dyn Error>> {
-    let mut file = RecipeFile::shipped("cifar10-resnet20").ok_or("the recipe is shipped")?;
-    let model = match options.model.as_str() {
-        "lenet" => "lenet5",
-        other => other,
-    };
-    file.model = Named::new(model);
-    file.data = Named::new(DatasetName::Cifar10.name());
-    file.batch_size = options.batch;
-    (file.epochs, file.steps) = (None, Some(1_000_000));
-    file.numerics = options.numerics.clone().try_into()?;
-    Ok(file.resolve(4096)?)
 }

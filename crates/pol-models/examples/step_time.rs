@@ -12,15 +12,12 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use cpu_time::ProcessTime;
-use noise::{Noise, median, peak_rss_mib};
+use noise::{Noise, median, peak_rss_mib, recipe};
 use pol_core::learner::Batch;
 use pol_core::manifest::Terms;
-use pol_core::recipe::Recipe;
 use pol_core::records::{DataCommitment, Records};
 use pol_core::schedule::{BatchSource, Schedule};
-use pol_models::dataset::DatasetName;
 use pol_models::image_learner;
-use pol_models::recipe_file::{Named, RecipeFile};
 use serde_json::json;
 
 struct Options {
@@ -38,7 +35,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .num_threads(options.threads)
         .build_global()?;
     let records = Noise::new(4096);
-    let recipe = recipe(&options)?;
+    let steps = options.warmup + options.steps;
+    let recipe = recipe(&options.model, &options.numerics, options.batch, steps)?;
     let mut learner = image_learner(&recipe, &Device::flex())?;
 
     let data = DataCommitment::of(&records);
@@ -105,18 +103,4 @@ fn options() -> Result<Options, Box<dyn Error>> {
         }
     }
     Ok(options)
-}
-
-fn recipe(options: &Options) -> Result<Recipe, Box<dyn Error>> {
-    let mut file = RecipeFile::shipped("cifar10-resnet20").ok_or("the recipe is shipped")?;
-    file.model = Named::new(if options.model == "lenet" {
-        "lenet5"
-    } else {
-        &options.model
-    });
-    file.data = Named::new(DatasetName::Cifar10.name());
-    file.batch_size = options.batch;
-    (file.epochs, file.steps) = (None, Some(options.warmup + options.steps));
-    file.numerics = options.numerics.clone().try_into()?;
-    Ok(file.resolve(4096)?)
 }

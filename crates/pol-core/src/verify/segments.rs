@@ -1,7 +1,7 @@
 //! The selected segments, one after another or several at once.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
@@ -65,18 +65,9 @@ impl Judge<'_> {
                 judged.steps += 1;
                 progress(judged.steps);
             };
-            match self.judge(index, replayer, second.as_deref_mut(), &mut after_step) {
-                Ok(segment) => {
-                    let ends = self.ends(&segment);
-                    judged.segments.push(segment);
-                    if ends {
-                        break;
-                    }
-                }
-                Err(stop) => {
-                    judged.stop = Some(stop);
-                    break;
-                }
+            let outcome = self.judge(index, replayer, second.as_deref_mut(), &mut after_step);
+            if self.note(outcome, &mut judged).is_break() {
+                break;
             }
         }
         judged
@@ -129,18 +120,8 @@ impl Judge<'_> {
             steps,
         };
         for outcome in outcomes.into_values() {
-            match outcome {
-                Ok(segment) => {
-                    let ends = self.ends(&segment);
-                    judged.segments.push(segment);
-                    if ends {
-                        break;
-                    }
-                }
-                Err(stop) => {
-                    judged.stop = Some(stop);
-                    break;
-                }
+            if self.note(outcome, &mut judged).is_break() {
+                break;
             }
         }
         // Others did the work of a thread that got no learner; unless none got one.
@@ -148,6 +129,19 @@ impl Judge<'_> {
             judged.stop = idle;
         }
         judged
+    }
+
+    /// Adds what became of the next segment; breaks where nothing after it is reported.
+    fn note(&self, outcome: Result<SegmentReport, Stop>, judged: &mut Judged) -> ControlFlow<()> {
+        let ends = self.is_end(&outcome);
+        match outcome {
+            Ok(segment) => judged.segments.push(segment),
+            Err(stop) => judged.stop = Some(stop),
+        }
+        match ends {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
     }
 
     fn judge<L: Learner + ?Sized>(
@@ -169,8 +163,13 @@ impl Judge<'_> {
     }
 
     /// Whether nothing after this segment needs to be replayed.
-    fn ends(&self, segment: &SegmentReport) -> bool {
-        self.fail_fast && segment.reasons.iter().any(super::Reason::is_rejection)
+    fn is_end(&self, outcome: &Result<SegmentReport, Stop>) -> bool {
+        match outcome {
+            Ok(segment) => {
+                self.fail_fast && segment.reasons.iter().any(super::Reason::is_rejection)
+            }
+            Err(_) => true,
+        }
     }
 }
 
@@ -220,11 +219,7 @@ impl Team<'_> {
                 let index = self.segments[position];
                 let judge = self.judge;
                 let outcome = judge.judge(index, &mut replayer, None, &mut after_step);
-                let ends = match &outcome {
-                    Ok(segment) => judge.ends(segment),
-                    Err(_) => true,
-                };
-                if ends {
+                if judge.is_end(&outcome) {
                     self.end.fetch_min(position, Ordering::Relaxed);
                 }
                 tell(Message::Judged(position, Box::new(outcome)));

@@ -1,8 +1,29 @@
 //! What the programs that measure time share.
 
+use std::error::Error;
+
 use pol_core::digest::tagged;
 use pol_core::random::{Purpose, Seed};
+use pol_core::recipe::Recipe;
 use pol_core::records::{Record, Records};
+use pol_models::dataset::DatasetName;
+use pol_models::recipe_file::{Named, RecipeFile};
+
+/// The shipped recipe of ResNet-20, with another model (`lenet`, …), numerics, batch and length.
+pub(crate) fn recipe(
+    model: &str,
+    numerics: &str,
+    batch: u64,
+    steps: u64,
+) -> Result<Recipe, Box<dyn Error>> {
+    let mut file = RecipeFile::shipped("cifar10-resnet20").ok_or("the recipe is shipped")?;
+    file.model = Named::new(if model == "lenet" { "lenet5" } else { model });
+    file.data = Named::new(DatasetName::Cifar10.name());
+    file.batch_size = batch;
+    (file.epochs, file.steps) = (None, Some(steps));
+    file.numerics = numerics.to_owned().try_into()?;
+    Ok(file.resolve(4096)?)
+}
 
 /// Noise in the layout of CIFAR-10: what is timed does not depend on the pixels.
 pub(crate) struct Noise {
