@@ -9,8 +9,8 @@ use crate::random::Seed;
 use crate::recipe::Recipe;
 use crate::records::Records;
 use crate::schedule::{BatchPlan, Schedule, ScheduleError};
-use crate::state::{Part, State};
-use crate::verify::{Distances, Perturbation};
+use crate::state::State;
+use crate::verify::{Amplitude, Headings, Perturbation, Segment, total};
 
 /// What was measured from one point over one interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -19,20 +19,20 @@ pub struct Point {
     pub interval: u64,
     /// Steps made before.
     pub step: u64,
-    /// How far the parameters move in k steps (l2).
-    pub movement: f64,
-    /// How far perturbed replays end from the unperturbed one: the largest (l2).
+    /// What k steps teach: how far the parameters are heading from where the start was (l2).
+    pub learned: f64,
+    /// How far perturbed replays are heading from the unperturbed one: the largest (l2).
     pub noise: f64,
-    /// How far a replay on the second learner ends from it, where there is one (l2).
+    /// How far a replay on the second learner is heading from it, where there is one (l2).
     pub second: Option<f64>,
 }
 
 impl Point {
-    /// ρ: movement over the larger noise.
+    /// ρ: what is learned over the larger noise.
     pub fn rho(&self) -> f64 {
         let noise = self.noise.max(self.second.unwrap_or(0.0));
         match noise > 0.0 {
-            true => self.movement / noise,
+            true => self.learned / noise,
             false => f64::MAX,
         }
     }
@@ -48,6 +48,9 @@ pub enum CalibrateError {
     /// No batch can be drawn.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    /// Momentum of an optimizer that only its own program knows.
+    #[error("what a custom optimizer learns is not known: noise is measured for sgd, adam and adamw")]
+    Custom,
     /// The training diverged.
     #[error("at step {0} there is no finite distance: the training has diverged")]
     Diverged(u64),
@@ -109,30 +112,37 @@ pub fn calibrate(
             let end = point + interval;
             let straight = run.from(learner, &state, point, end, None)?;
             let order = learner.order_is_free();
-            let part = |learner: &dyn Learner, a: &State, b: &State| {
-                let of = |name: &str| learner.part(name);
-                let distances = Distances::between(a, b, Part::Parameters, &of);
-                distances.map(|d| d.l2).ok_or(CalibrateError::Diverged(end))
+            let segment = Segment {
+                index: point,
+                first: point,
+                last: end,
             };
-            let movement = part(learner, &state, &straight)?;
+            let headings = Headings::new(recipe, segment, &straight, &|name| learner.part(name));
+            let headings = headings.ok_or(CalibrateError::Custom)?;
+            let finite = |apart: Vec<f64>| {
+                let apart = Some(total(&apart)).filter(|apart| apart.is_finite());
+                apart.ok_or(CalibrateError::Diverged(end))
+            };
+            let learned = finite(headings.learned(&state, &straight))?;
             let mut noise: f64 = 0.0;
             for replay in 0..u64::from(rule.replays) {
-                let mut perturbation = Perturbation::new(seed, point, replay, order);
+                let place = (point, replay);
+                let mut perturbation = Perturbation::new(seed, place, Amplitude::Fine, order);
                 let start = perturbation.start(&state);
                 let ended = run.from(learner, &start, point, end, Some(&mut perturbation))?;
-                noise = noise.max(part(learner, &straight, &ended)?);
+                noise = noise.max(finite(headings.apart(&straight, &ended))?);
             }
             let second = match &mut second {
                 None => None,
                 Some(second) => {
                     let ended = run.from(*second, &state, point, end, None)?;
-                    Some(part(learner, &straight, &ended)?)
+                    Some(finite(headings.apart(&straight, &ended))?)
                 }
             };
             measured.push(Point {
                 interval,
                 step: point,
-                movement,
+                learned,
                 noise,
                 second,
             });

@@ -195,19 +195,22 @@ pub enum Parts {
     Parameters,
 }
 
-/// A tolerance that the verifier measures.
+/// A tolerance that the verifier measures (`docs/tolerance.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
-    /// Perturbed replays of a segment; the noise is the largest distance among them.
+    /// Perturbed replays of a segment; the noise of an entry is the largest difference among them.
     pub replays: u32,
-    /// Tolerated: this multiple of the noise,
+    /// Tolerated of each entry: this multiple of its own noise.
     pub multiple: f64,
-    /// or this fraction of the segment's movement, if that is more.
-    pub floor: f64,
-    /// ρ, the segment's movement over its noise, has to be at least this: otherwise what is tolerated
-    /// is not small against what was learned, and the segment shows nothing.
-    pub min_rho: f64,
+    /// The largest share of what a segment learned that may be tolerated, of any parameter. Beyond it
+    /// the segment shows nothing.
+    pub max_of_learned: f64,
+    /// The largest share of the way from the first to the last state that the tolerances of all segments may
+    /// come to together. Beyond it the proof shows nothing.
+    pub max_tolerated: f64,
+    /// The same of the differences that are really there, between replayed and logged states.
+    pub max_used: f64,
 }
 
 /// Why a text is not a policy.
@@ -293,6 +296,11 @@ impl Policy {
 }
 
 impl Calibration {
+    /// The least ρ, what a segment learns over its noise, at which it can show anything.
+    pub fn min_rho(&self) -> f64 {
+        self.multiple / self.max_of_learned
+    }
+
     fn check(&self) -> Result<(), PolicyError> {
         let fail = |field, problem| Err(PolicyError::Field { field, problem });
         if !(2..=1000).contains(&self.replays) {
@@ -301,14 +309,14 @@ impl Calibration {
         if !(self.multiple.is_finite() && self.multiple >= 1.0) {
             return fail("comparison.multiple", "must be at least 1");
         }
-        if !(0.0..1.0).contains(&self.floor) {
-            return fail("comparison.floor", "must be from 0 to 1");
-        }
-        if !(self.min_rho.is_finite() && self.min_rho >= self.multiple) {
-            return fail(
-                "comparison.min_rho",
-                "must be at least the multiple, or a tolerance could exceed the movement",
-            );
+        for (field, share) in [
+            ("comparison.max_of_learned", self.max_of_learned),
+            ("comparison.max_tolerated", self.max_tolerated),
+            ("comparison.max_used", self.max_used),
+        ] {
+            if !(share > 0.0 && share <= 1.0) {
+                return fail(field, "must be a share above 0, up to 1");
+            }
         }
         Ok(())
     }
@@ -343,10 +351,12 @@ mod tests {
             refused("[segments]\ncatch = { forged = 2.0, confidence = 0.9 }").contains("catch")
         );
         assert!(refused("[comparison]\nkind = \"static\"\ntolerance = {}").contains("tolerance"));
-        let calibrated = "[comparison]\nkind = \"calibrated\"\nreplays = 6\nfloor = 0.0\n";
-        assert!(refused(&format!("{calibrated}multiple = 8.0\nmin_rho = 2.0")).contains("min_rho"));
-        assert!(
-            refused(&format!("{calibrated}multiple = nan\nmin_rho = 2.0")).contains("multiple")
-        );
+        let calibrated = "[comparison]\nkind = \"calibrated\"\nreplays = 6\nmax_tolerated = 0.05\n";
+        let shares = "max_of_learned = 0.02\nmax_used = ";
+        let refused_with = |rest: &str| refused(&format!("{calibrated}{shares}{rest}"));
+        assert!(refused_with("1e-3\nmultiple = nan").contains("multiple"));
+        assert!(refused_with("0.0\nmultiple = 16.0").contains("max_used"));
+        assert!(refused_with("nan\nmultiple = 16.0").contains("max_used"));
+        assert!(refused_with("1e-3\nmultiple = 16.0\nfloor = 0.01").contains("floor"));
     }
 }

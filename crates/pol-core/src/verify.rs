@@ -5,7 +5,11 @@
 //! compared with them; nothing in it weakens a check.
 
 mod distance;
+mod calibrated;
+mod coast;
+mod differences;
 mod expectations;
+mod heading;
 mod integrity;
 mod noise;
 mod opened;
@@ -16,18 +20,22 @@ mod report;
 mod resources;
 mod segments;
 mod select;
+mod slack;
 mod start;
 mod stop;
 
 pub use distance::{Distances, Tolerance};
 pub use integrity::{Integrity, IntegrityChecked, Segment, check_integrity, read_claim};
-pub use noise::NoiseReport;
-pub(crate) use noise::Perturbation;
+pub use calibrated::NoiseReport;
+pub(crate) use noise::{Amplitude, Perturbation};
 pub use reason::Reason;
 pub use report::{PartReport, Report, SegmentReport, Verdict};
 pub use resources::Resources;
 pub use segments::MakeLearner;
 pub use select::{Selection, catch_probability, sample_for};
+pub use slack::Slack;
+pub(crate) use heading::Headings;
+pub(crate) use slack::total;
 pub use start::{StartReport, VerifiedPrior, final_state};
 
 use crate::audit::{Challenge, Opening, PublicCommitment};
@@ -391,6 +399,15 @@ impl<'a> Verifier<'a> {
             .for_each(|segment| report.add(segment));
         if let Some(stop) = judged.stop {
             stop.add_to(&mut report)?;
+        }
+        if let Comparison::Calibrated(rule) = comparison {
+            match replayer.ends() {
+                Ok(ends) => {
+                    let ends = ends.as_ref().map(|(first, last)| (first.as_ref(), last));
+                    report.weigh(&rule, &replayer.parameters(), ends);
+                }
+                Err(stop) => stop.add_to(&mut report)?,
+            }
         }
         report.conclude();
         Ok(self.name(report))

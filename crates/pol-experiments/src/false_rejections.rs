@@ -31,7 +31,7 @@ struct Measured {
     epsilon: f64,
     /// The smallest ρ that was measured.
     rho: Option<f64>,
-    /// The largest ε over what was tolerated.
+    /// The largest difference over its tolerance, of any entry.
     used: Option<f64>,
 }
 
@@ -90,11 +90,8 @@ pub(crate) fn run(
                         check,
                         reason,
                         epsilon: largest(&report, |s| s.relative_to_movement).unwrap_or(0.0),
-                        rho: largest(&report, |s| Some(-s.noise?.rho)).map(|rho| -rho),
-                        used: largest(&report, |s| {
-                            let tolerance = s.noise?.tolerance_l2;
-                            Some(s.parameters?.distances.l2 / tolerance)
-                        }),
+                        rho: largest(&report, |s| Some(-s.noise.as_ref()?.rho)).map(|rho| -rho),
+                        used: largest(&report, |s| Some(s.noise.as_ref()?.nearest_of_tolerance)),
                     });
                 }
                 table.add(rows)?;

@@ -26,7 +26,7 @@ struct Calibrated {
     points: Vec<Row>,
     /// The longest interval at which every point learns enough over its noise.
     interval: Option<u64>,
-    /// What replays would be allowed there, as a fraction of the movement.
+    /// What replays would be allowed there, as a fraction of what is learned.
     tolerance: Option<f64>,
 }
 
@@ -34,7 +34,7 @@ struct Calibrated {
 struct Row {
     #[serde(flatten)]
     point: Point,
-    noise_of_movement: f64,
+    noise_of_learned: f64,
     rho: f64,
 }
 
@@ -103,9 +103,9 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit, CliError> {
     );
     bar.finish_and_clear();
     let measured = measured?;
-    let interval = suggested_interval(&measured, rule.min_rho);
+    let interval = suggested_interval(&measured, rule.min_rho());
     let calibrated = Calibrated {
-        schema: "pol.calibrate/1",
+        schema: "pol.calibrate/2",
         backend: args.machine.backend.name(),
         device: opened.name,
         second: second.map(|second| second.name),
@@ -141,20 +141,20 @@ fn sorted(values: &[u64]) -> Vec<u64> {
 fn row(point: Point) -> Row {
     Row {
         rho: point.rho(),
-        noise_of_movement: 1.0 / point.rho(),
+        noise_of_learned: 1.0 / point.rho(),
         point,
     }
 }
 
-/// The largest tolerance that the rule gives at this interval, as a fraction of the movement.
+/// The largest tolerance that the rule gives at this interval, as a fraction of what is learned.
 fn tolerance(points: &[Point], interval: u64, rule: &Calibration) -> f64 {
     let of = points.iter().filter(|point| point.interval == interval);
-    let fractions = of.map(|point| (rule.multiple / point.rho()).max(rule.floor));
+    let fractions = of.map(|point| rule.multiple / point.rho());
     fractions.fold(0.0, f64::max)
 }
 
 fn print(calibrated: &Calibrated) {
-    output::line("interval   at step     movement        noise       second        ρ");
+    output::line("interval   at step      learned        noise       second        ρ");
     for Row { point, rho, .. } in &calibrated.points {
         let second = match point.second {
             None => format!("{:>12}", "–"),
@@ -162,7 +162,7 @@ fn print(calibrated: &Calibrated) {
         };
         output::line(format!(
             "{:>8} {:>9} {:>12.3e} {:>12.3e} {second} {rho:>8.1e}",
-            point.interval, point.step, point.movement, point.noise
+            point.interval, point.step, point.learned, point.noise
         ));
     }
     match (calibrated.interval, calibrated.tolerance) {
@@ -171,19 +171,19 @@ fn print(calibrated: &Calibrated) {
                 "interval",
                 format!(
                     "{interval} or less: ρ is at least {} there",
-                    calibrated.rule.min_rho
+                    calibrated.rule.min_rho()
                 ),
             );
             output::field(
                 "tolerance",
-                format!("at most {tolerance:.1e} of a segment's movement"),
+                format!("at most {tolerance:.1e} of what a segment learns"),
             );
         }
         _ => output::field(
             "interval",
             format!(
                 "none of these: somewhere ρ is below {}; shorter ones may do, and exact numerics do",
-                calibrated.rule.min_rho
+                calibrated.rule.min_rho()
             ),
         ),
     }

@@ -1,143 +1,119 @@
 //! What honest rounding does to a segment: replays under perturbations no larger than rounding makes.
 
-use serde::Serialize;
-
-use crate::policy::Calibration;
 use crate::random::{Purpose, Seed, Stream};
 use crate::schedule::BatchPlan;
-use crate::state::{DType, Entry, Part, State};
+use crate::state::{Entry, State};
 
-use super::distance::Distances;
+use super::differences::{Differences, at_order, elements, is_rounded, larger};
+use super::heading::Headings;
 
-/// The noise of a segment, as the verifier measured it.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct NoiseReport {
-    /// Perturbed replays.
-    pub replays: u32,
-    /// The largest l2 distance of the parameters among them from the unperturbed replay.
-    pub l2: f64,
-    /// The quantile of the noise that `l2` is above with probability 0.95: `0.05^(1 / replays)`.
-    pub quantile: f64,
-    /// What is tolerated of the parameters, in l2.
-    pub tolerance_l2: f64,
-    /// ρ: the segment's movement over the noise.
-    pub rho: f64,
-}
-
-/// How far perturbed replays end from the unperturbed one, in each part.
-#[derive(Debug, Clone, Copy, Default)]
+/// How far perturbed replays of a segment end from the unperturbed one: for each entry by itself, and
+/// for where each parameter is heading.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Noise {
     pub(super) replays: u32,
-    parameters: f64,
-    buffers: f64,
-    optimizer: f64,
+    /// As the entries of the replayed state; of those that rounding does not change, nothing.
+    pub(super) entries: Vec<Differences>,
+    /// As the parameters (l2).
+    pub(super) headings: Vec<f64>,
 }
 
 impl Noise {
-    /// Adds a replay. One that ends infinitely far makes everything noise.
-    pub(super) fn add(
-        &mut self,
-        unperturbed: &State,
-        perturbed: &State,
-        part: &dyn Fn(&str) -> Part,
-    ) {
+    /// Adds the end of a perturbed replay: each figure is the largest among all replays.
+    pub(super) fn add(&mut self, unperturbed: &State, perturbed: &State, headings: &Headings<'_>) {
         self.replays += 1;
-        for of in [Part::Parameters, Part::Buffers, Part::Optimizer] {
-            let distance = Distances::between(unperturbed, perturbed, of, part);
-            let l2 = distance.map_or(f64::INFINITY, |distances| distances.l2);
-            if let Some(largest) = self.part(of) {
-                *largest = largest.max(l2);
+        let entries = unperturbed.entries();
+        self.entries.resize_with(entries.len(), Differences::default);
+        for (noise, entry) in self.entries.iter_mut().zip(entries) {
+            if !is_rounded(entry) {
+                continue;
+            }
+            // A replay that ends with other tensors than the first one would not be one of this training.
+            if let Some(other) = alike(perturbed, entry) {
+                noise.widen(&Differences::between(entry, other));
             }
         }
-    }
-
-    fn part(&mut self, of: Part) -> Option<&mut f64> {
-        match of {
-            Part::Parameters => Some(&mut self.parameters),
-            Part::Buffers => Some(&mut self.buffers),
-            Part::Optimizer => Some(&mut self.optimizer),
-            Part::Schedule => None,
+        let apart = headings.apart(unperturbed, perturbed);
+        self.headings.resize(apart.len(), 0.0);
+        for (noise, apart) in self.headings.iter_mut().zip(apart) {
+            *noise = larger(*noise, apart);
         }
-    }
-
-    /// What is tolerated of a part, in l2.
-    pub(super) fn tolerance(mut self, rule: &Calibration, of: Part, movement: f64) -> f64 {
-        let noise = self.part(of).map_or(0.0, |noise| *noise);
-        (rule.multiple * noise).max(rule.floor * movement)
-    }
-
-    /// For the report.
-    pub(super) fn report(self, rule: &Calibration, movement: f64) -> NoiseReport {
-        NoiseReport {
-            replays: self.replays,
-            l2: self.parameters,
-            quantile: 0.05f64.powf(1.0 / f64::from(self.replays.max(1))),
-            tolerance_l2: self.tolerance(rule, Part::Parameters, movement),
-            rho: match self.parameters > 0.0 {
-                // Noise without end, in whatever part, is more than any movement.
-                _ if !self.is_finite() => 0.0,
-                true => movement / self.parameters,
-                false => f64::MAX,
-            },
-        }
-    }
-
-    fn is_finite(&self) -> bool {
-        [self.parameters, self.buffers, self.optimizer]
-            .iter()
-            .all(|noise| noise.is_finite())
     }
 }
 
-/// One perturbation: the order of the records within each step, and the last bit of the start.
+/// The entry of another state that has the same name, type and shape.
+pub(super) fn alike<'s>(state: &'s State, entry: &Entry) -> Option<&'s Entry> {
+    let other = state.entry(entry.name())?;
+    (other.header == entry.header).then_some(other)
+}
+
+/// How far each number of a start is moved, in units in the last place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Amplitude {
+    /// By at most one: what rounding does at the least.
+    Fine,
+    /// By at most 256: far more than the rounding of any device.
+    Coarse,
+}
+
+/// One perturbation: the order of the records within each step, and the last places of the start.
 pub(crate) struct Perturbation {
     stream: Stream,
+    amplitude: Amplitude,
     order: bool,
 }
 
 impl Perturbation {
     /// The perturbation of a segment's replay that follows from the verifier's randomness.
-    pub(crate) fn new(seed: &Seed, segment: u64, replay: u64, order: bool) -> Self {
+    pub(crate) fn new(
+        seed: &Seed,
+        (segment, replay): (u64, u64),
+        amplitude: Amplitude,
+        order: bool,
+    ) -> Self {
         Self {
             stream: seed.stream(Purpose::Noise { segment, replay }),
+            amplitude,
             order,
         }
     }
 
-    /// The state with every number of the model and the optimizer moved by at most one unit in its
-    /// last place.
+    /// The state with every float of the model and the optimizer moved by as many units in its last
+    /// place as the amplitude says.
     pub(crate) fn start(&mut self, state: &State) -> State {
-        let entries = state.entries().iter().map(|entry| {
-            let moves = entry.header.dtype == DType::F32 && !entry.name().starts_with("schedule/");
-            match moves {
-                true => self.moved(entry),
-                false => entry.clone(),
-            }
+        let entries = state.entries().iter().map(|entry| match is_rounded(entry) {
+            true => self.moved(entry),
+            false => entry.clone(),
         });
         // The names and shapes are those of a state.
         State::new(entries.collect()).unwrap_or_else(|_| state.clone())
     }
 
     fn moved(&mut self, entry: &Entry) -> Entry {
+        let size = entry.header.dtype.size();
         let mut moved = entry.clone();
+        let places = elements(entry).map(|(_, place)| place).enumerate();
         let mut draws = 0;
-        for (place, bytes) in moved.bytes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-            if place % 16 == 0 {
-                draws = self.stream.next_u32();
-            }
-            let value = f32::from_le_bytes(*bytes);
-            let neighbour = match draws & 3 {
-                1 => value.next_up(),
-                2 => value.next_down(),
-                _ => value,
+        for (at, place) in places {
+            let by = match self.amplitude {
+                Amplitude::Fine => {
+                    if at % 16 == 0 {
+                        draws = self.stream.next_u32();
+                    }
+                    let drawn = draws & 3;
+                    draws >>= 2;
+                    [0, 1, -1, 0][drawn as usize]
+                }
+                Amplitude::Coarse => i64::from(self.stream.next_u32() % 513) - 256,
             };
+            let pattern = at_order(place + by, size).to_le_bytes();
             // Exact zeros stay: they were not rounded.
-            if value != 0.0 && neighbour.is_finite() {
-                *bytes = neighbour.to_le_bytes();
+            if place != 0 {
+                moved.bytes[at * size..][..size].copy_from_slice(&pattern[..size]);
             }
-            draws >>= 2;
         }
-        moved
+        // Nothing is moved beyond the largest number.
+        if moved.is_finite() { moved } else { entry.clone() }
     }
 
     /// The plan with its records in another order, where their order is free.
@@ -168,7 +144,7 @@ mod tests {
         ])
         .unwrap();
         let seed = Seed::from_digest(tagged("noise", &[]));
-        let mut perturbation = Perturbation::new(&seed, 1, 2, true);
+        let mut perturbation = Perturbation::new(&seed, (1, 2), Amplitude::Fine, true);
         let moved = perturbation.start(&state);
         assert_eq!(moved.entry("model/zero"), state.entry("model/zero"));
         assert_eq!(moved.entry("schedule/step"), state.entry("schedule/step"));
@@ -191,7 +167,7 @@ mod tests {
         let mut sorted = permuted.records;
         sorted.sort_unstable();
         assert_eq!(sorted, plan.records);
-        let mut in_order = Perturbation::new(&seed, 1, 2, false);
+        let mut in_order = Perturbation::new(&seed, (1, 2), Amplitude::Fine, false);
         assert_eq!(in_order.plan(plan.clone()), plan);
     }
 }

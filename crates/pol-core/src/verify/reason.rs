@@ -118,23 +118,53 @@ pub enum Reason {
     /// A record that differs from the verifier's own copy.
     #[error("record {0} is not the one in the verifier's own copy of the data")]
     OtherRecord(u64),
-    /// A replay that shows nothing: what is tolerated is not small against what was learned.
+    /// A segment that shows nothing: what is tolerated is not small against what was learned.
     #[error(
-        "{segment}: rounding moves the parameters by up to {noise:.2e} (l2) where the segment moves \
-         them by {movement:.2e}: ρ = {rho:.3} is below {min_rho}, and the segment shows nothing; \
-         shorter intervals or exact numerics do (pol calibrate)"
+        "{segment}: rounding may move {entry} by {:.2} % of what the segment learned, where {:.2} % \
+         is the most that may be tolerated: the segment shows nothing; shorter intervals or exact \
+         numerics do (pol calibrate)", 100.0 * share, 100.0 * allowed
     )]
     Noise {
         /// Which segment.
         segment: String,
-        /// The noise.
-        noise: f64,
-        /// The movement.
-        movement: f64,
-        /// Their ratio.
-        rho: f64,
+        /// Which parameter, or all together.
+        entry: String,
+        /// What is tolerated, as a share of what was learned.
+        share: f64,
         /// The policy's.
-        min_rho: f64,
+        allowed: f64,
+    },
+    /// A logged state beyond its tolerance, and yet not beyond what coarser rounding makes: an honest
+    /// one may be so, and one that was pushed.
+    #[error(
+        "{segment}: `{entry}` differs from the logged state by {times:.3} times its tolerance; rounding \
+         much coarser than this verifier's could be the reason, so the segment shows nothing; exact \
+         numerics leave no such doubt"
+    )]
+    Unexplained {
+        /// Which segment.
+        segment: String,
+        /// Which entry.
+        entry: String,
+        /// The difference over the tolerance.
+        times: f64,
+    },
+    /// A proof that shows nothing: what all segments tolerate, or use of it, is not small against the
+    /// way from the first to the last state.
+    #[error(
+        "differences {what} in all segments could together move `{entry}` by {:.3} % of its way from \
+         the first to the last state, where the policy admits {:.3} %: the proof shows too little; \
+         longer intervals, more segments replayed or exact numerics do", 100.0 * share, 100.0 * allowed
+    )]
+    Slack {
+        /// `tolerated` or `used`.
+        what: &'static str,
+        /// Which parameter, or all together.
+        entry: String,
+        /// The share.
+        share: f64,
+        /// The policy's.
+        allowed: f64,
     },
     /// More work than the policy allows.
     #[error("the audit takes {steps} steps; the policy's `max_steps` is {allowed}")]
@@ -179,6 +209,19 @@ pub enum Reason {
         /// The bound.
         bound: f64,
     },
+    /// A logged state that no rounding explains.
+    #[error(
+        "{segment}: `{entry}` differs from the logged state by {times:.3} times its tolerance, which \
+         rounding 256 times coarser does not explain either"
+    )]
+    BeyondNoise {
+        /// Which segment.
+        segment: String,
+        /// Which entry.
+        entry: String,
+        /// The difference over the tolerance.
+        times: f64,
+    },
     /// States between which there is no finite distance.
     #[error("{segment}: there is no finite distance between the replayed and the logged {}", part.name())]
     NoDistance {
@@ -210,10 +253,11 @@ impl Reason {
             Self::Bound { .. } => "bounds",
             Self::Evidence(_) | Self::Attestation(_) => "evidence",
             Self::Challenge(_) | Self::Withheld(_) | Self::Inclusion(_) => "opening",
-            Self::Noise { .. } => "noise",
+            Self::Noise { .. } | Self::Unexplained { .. } => "noise",
+            Self::Slack { .. } => "slack",
             Self::Cost { .. } => "cost",
             Self::BitsDiffer { .. } | Self::DigestDiffers { .. } => "bits",
-            Self::TooFar { .. } | Self::NoDistance { .. } => "tolerance",
+            Self::TooFar { .. } | Self::BeyondNoise { .. } | Self::NoDistance { .. } => "tolerance",
             Self::NotChecked(_) => "not checked",
         }
     }
@@ -222,7 +266,11 @@ impl Reason {
     pub fn is_rejection(&self) -> bool {
         !matches!(
             self,
-            Self::NotChecked(_) | Self::Noise { .. } | Self::Cost { .. }
+            Self::NotChecked(_)
+                | Self::Noise { .. }
+                | Self::Unexplained { .. }
+                | Self::Slack { .. }
+                | Self::Cost { .. }
         )
     }
 }

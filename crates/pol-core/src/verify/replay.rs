@@ -14,7 +14,9 @@ use crate::schedule::{BatchPlan, BatchSource, Schedule};
 use crate::state::{EntryHeader, Part, State};
 
 use super::integrity::{Fault, IntegrityChecked, Segment};
-use super::noise::{Noise, Perturbation};
+use super::calibrated::{Compared, Comparing};
+use super::heading::Headings;
+use super::noise::{Amplitude, Noise, Perturbation};
 use super::reason::Reason;
 use super::replayed::{Logged, Replay};
 use super::start::{StartReport, VerifiedPrior, check_start};
@@ -35,6 +37,8 @@ pub(super) struct Replayer<'a, L: ?Sized> {
     /// The checkpoint whose state, by its digest, the learner is in, and that state.
     at: Option<(u64, Arc<State>)>,
     state_bytes: u64,
+    /// The initial state as the verifier has it; after [`Replayer::prepare`].
+    initial: Option<Arc<State>>,
 }
 
 /// How the initial state and the shapes of later ones are checked.
@@ -70,7 +74,9 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
             replayer.learner.initialise(&terms.seed)?;
             replayer.learner.capture()
         })?;
-        let start = check_start(proof, &*replayer.learner, &derived, with.rule, with.prior)?;
+        let (start, initial) =
+            check_start(proof, &*replayer.learner, &derived, with.rule, with.prior)?;
+        replayer.initial = Some(Arc::new(initial));
         replayer.first_step(with.any_batch)?;
         let stepped = guarded("the first step", || replayer.learner.capture())?;
         replayer.state_bytes = stepped.byte_len();
@@ -95,6 +101,7 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
             learner,
             at: None,
             state_bytes: 0,
+            initial: None,
         }
     }
 
@@ -180,35 +187,110 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
         })
     }
 
-    /// How far replays of the segment end from `replay` when they are perturbed no more than rounding
-    /// does: on this learner, and once on `second`, if there is another.
-    pub(super) fn noise(
+    /// Compares a replay that did not arrive with the logged state, by what perturbed replays show of
+    /// this segment: on this learner, and once on `second`, if there is another.
+    pub(super) fn compare(
         &mut self,
         replay: &Replay,
         rule: &Calibration,
         seed: &Seed,
+        mut second: Option<&mut (dyn Learner + '_)>,
+        after_step: &mut dyn FnMut(),
+    ) -> Result<Compared, Stop> {
+        let Some((start, logged)) = replay.differing() else {
+            let why = "a state is not kept that the comparison needs";
+            return Err(Stop::Inconclusive(format!("{}: {why}", replay.segment)));
+        };
+        let recipe = &self.place.proof.claim().terms.recipe;
+        let headings = Headings::new(recipe, replay.segment, &replay.replayed, &|name| {
+            self.learner.part(name)
+        });
+        let headings = headings.ok_or_else(|| {
+            Stop::Inconclusive(format!(
+                "{}: bits differ, and what may be tolerated is known for sgd, adam and adamw alone",
+                replay.segment
+            ))
+        })?;
+        let comparing = Comparing {
+            segment: replay.segment,
+            start,
+            replayed: &replay.replayed,
+            logged,
+            headings: &headings,
+            rule,
+        };
+        let second = second.as_deref_mut();
+        let of = (rule.replays, Amplitude::Fine);
+        let fine = self.noise(&comparing, of, seed, second, after_step)?;
+        let (_, times) = comparing.farthest(&fine);
+        let coarse = match times <= 1.0 {
+            true => None,
+            false => {
+                let of = (rule.replays, Amplitude::Coarse);
+                Some(self.noise(&comparing, of, seed, None, after_step)?)
+            }
+        };
+        Ok(comparing.judge(&fine, coarse.as_ref()))
+    }
+
+    /// How far replays of the segment end from the unperturbed one when they are perturbed.
+    fn noise(
+        &mut self,
+        comparing: &Comparing<'_>,
+        (replays, amplitude): (u32, Amplitude),
+        seed: &Seed,
         second: Option<&mut (dyn Learner + '_)>,
         after_step: &mut dyn FnMut(),
     ) -> Result<Noise, Stop> {
+        let Comparing {
+            segment,
+            start,
+            replayed,
+            headings,
+            ..
+        } = *comparing;
         let mut noise = Noise::default();
-        let Some(start) = &replay.start else {
-            return Ok(noise);
-        };
-        let segment = replay.segment;
         let order = self.learner.order_is_free();
-        for number in 0..u64::from(rule.replays) {
-            let mut perturbation = Perturbation::new(seed, segment.index, number, order);
+        let replays = u64::from(replays);
+        // Each has a stream of its own.
+        let numbers = match amplitude {
+            Amplitude::Fine => 0..replays,
+            Amplitude::Coarse => replays..2 * replays,
+        };
+        for number in numbers {
+            let place = (segment.index, number);
+            let mut perturbation = Perturbation::new(seed, place, amplitude, order);
             self.restore(&perturbation.start(start), segment.first)?;
             let ended = self.run(segment, Some(&mut perturbation), after_step)?;
-            noise.add(&replay.replayed, &ended, &|name| self.learner.part(name));
+            noise.add(replayed, &ended, headings);
         }
         if let Some(second) = second {
             let mut other = Replayer::at(self.place.clone(), second);
             other.restore(start, segment.first)?;
             let ended = other.run(segment, None, after_step)?;
-            noise.add(&replay.replayed, &ended, &|name| self.learner.part(name));
+            noise.add(replayed, &ended, headings);
         }
         Ok(noise)
+    }
+
+    /// The names of the parameters in the order of a state.
+    pub(super) fn parameters(&self) -> Vec<String> {
+        let entries = self.initial.iter().flat_map(|state| state.entries());
+        let names = entries.map(|entry| entry.name());
+        let of_parameters = names.filter(|name| self.part(name) == Part::Parameters);
+        of_parameters.map(str::to_owned).collect()
+    }
+
+    /// The first and the last state; `None` where the last one is not at hand.
+    pub(super) fn ends(&self) -> Result<Option<(Arc<State>, State)>, Stop> {
+        let proof = self.place.proof;
+        let last = proof.segments();
+        match &self.initial {
+            Some(initial) if proof.is_kept(last) => {
+                Ok(Some((Arc::clone(initial), proof.state(last)?)))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The learner's word on which part an entry belongs to.

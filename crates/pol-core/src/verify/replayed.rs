@@ -5,9 +5,9 @@ use std::sync::Arc;
 use crate::policy::{Comparison, Parts};
 use crate::state::{Part, State};
 
+use super::calibrated::Compared;
 use super::distance::{Distances, movement};
 use super::integrity::Segment;
-use super::noise::Noise;
 use super::reason::Reason;
 use super::report::{PartReport, SegmentReport};
 
@@ -36,11 +36,21 @@ impl Replay {
         self.arrived
     }
 
-    /// Compares the replayed with the logged state.
+    /// The states at both ends of the segment as the proof has them, where it keeps them and the replay
+    /// did not arrive.
+    pub(super) fn differing(&self) -> Option<(&State, &State)> {
+        match (&self.start, &self.logged) {
+            (Some(start), Logged::Other(logged)) => Some((start, logged)),
+            _ => None,
+        }
+    }
+
+    /// Compares the replayed with the logged state. `compared` is what a calibrated comparison found,
+    /// where bits differ.
     pub(super) fn judge(
         &self,
         rule: &Comparison,
-        noise: Option<Noise>,
+        compared: Option<Compared>,
         reference: Option<f64>,
         part: &dyn Fn(&str) -> Part,
     ) -> SegmentReport {
@@ -51,7 +61,8 @@ impl Replay {
         };
         let digests_equal = self.arrived;
         let mut reasons = Vec::new();
-        let compared = |of: Part| match rule {
+        let by_noise = compared.is_some();
+        let held_to = |of: Part| match rule {
             Comparison::Static { parts, .. } => *parts == Parts::All || of == Part::Parameters,
             _ => true,
         };
@@ -69,21 +80,12 @@ impl Replay {
                 return None;
             };
             let movement = movement_l2.unwrap_or(f64::NAN);
-            let exceeded = match (rule, noise) {
-                _ if digests_equal || !compared(of) => vec![],
-                (Comparison::Static { tolerance, .. }, _) => {
+            let exceeded = match rule {
+                Comparison::Static { tolerance, .. } if !digests_equal && held_to(of) => {
                     tolerance.exceeded(&distances, movement)
                 }
-                (Comparison::Calibrated(rule), Some(noise)) => {
-                    let bound = noise.tolerance(rule, of, movement);
-                    let within = distances.l2 <= bound;
-                    (!within)
-                        .then_some(("l2", distances.l2, bound))
-                        .into_iter()
-                        .collect()
-                }
-                // By bits: see below.
-                (Comparison::Bits | Comparison::Calibrated(_), _) => vec![],
+                // By bits, or each entry by its own noise: see below.
+                _ => vec![],
             };
             for (metric, value, bound) in exceeded {
                 reasons.push(Reason::TooFar {
@@ -104,10 +106,10 @@ impl Replay {
         let optimizer = compare(Part::Optimizer);
         let by_bits = match rule {
             Comparison::Bits => true,
-            Comparison::Calibrated(_) => noise.is_none(),
+            Comparison::Calibrated(_) => !by_noise,
             Comparison::Static { .. } => false,
         };
-        let schedule_agrees = !compared(Part::Schedule) || self.schedule_agrees(logged, part);
+        let schedule_agrees = !held_to(Part::Schedule) || self.schedule_agrees(logged, part);
         if (by_bits && !digests_equal) || !schedule_agrees {
             reasons.push(Reason::BitsDiffer {
                 segment: self.segment.to_string(),
@@ -123,9 +125,8 @@ impl Replay {
             reference,
             reasons,
         );
-        if let (Comparison::Calibrated(rule), Some(noise)) = (rule, noise) {
-            let movement = parameters.and_then(|part| part.movement_l2).unwrap_or(0.0);
-            report.note_noise(self.segment, noise.report(rule, movement), rule);
+        if let Some(compared) = compared {
+            report.note_noise(compared);
         }
         report
     }

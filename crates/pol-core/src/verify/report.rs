@@ -5,14 +5,15 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::digest::Digest;
-use crate::policy::{Calibration, Comparison};
+use crate::policy::Comparison;
 use crate::recipe::Numerics;
 
+use super::calibrated::{Compared, NoiseReport};
 use super::distance::Distances;
 use super::integrity::{IntegrityChecked, Segment};
-use super::noise::NoiseReport;
 use super::reason::Reason;
 use super::select::Selection;
+use super::slack::{SegmentSlack, Slack};
 use super::start::StartReport;
 
 /// The outcome.
@@ -74,6 +75,8 @@ pub struct SegmentReport {
     /// Whether the segment held.
     pub accepted: bool,
     #[serde(skip)]
+    pub(super) slack: Option<SegmentSlack>,
+    #[serde(skip)]
     pub(super) reasons: Vec<Reason>,
 }
 
@@ -101,26 +104,18 @@ impl SegmentReport {
             relative_to_movement: ratio(parameters.and_then(|part| part.movement_l2)),
             relative_to_reference: ratio(reference),
             noise: None,
+            slack: None,
             accepted: reasons.is_empty(),
             reasons,
         }
     }
 
-    /// Notes the noise, and that the segment shows nothing if it is too large.
-    pub(super) fn note_noise(&mut self, segment: Segment, noise: NoiseReport, rule: &Calibration) {
-        // Written so that NaN counts as too large.
-        let learns = noise.rho >= rule.min_rho;
-        if self.accepted && !learns {
-            self.accepted = false;
-            self.reasons.push(Reason::Noise {
-                segment: segment.to_string(),
-                noise: noise.l2,
-                movement: noise.rho * noise.l2,
-                rho: noise.rho,
-                min_rho: rule.min_rho,
-            });
-        }
-        self.noise = Some(noise);
+    /// Notes what a calibrated comparison found.
+    pub(super) fn note_noise(&mut self, compared: Compared) {
+        self.reasons.extend(compared.reasons);
+        self.accepted = self.reasons.is_empty();
+        self.noise = Some(compared.report);
+        self.slack = Some(compared.slack);
     }
 }
 
@@ -147,6 +142,9 @@ pub struct Report {
     pub selection: Option<Selection>,
     /// How replays were compared with the logged states.
     pub comparison: Option<Comparison>,
+    /// What the tolerances of all segments could have done together, where the comparison is calibrated and
+    /// bits differ.
+    pub slack: Option<Slack>,
     /// Where the initial state comes from.
     #[serde(flatten)]
     pub start: Option<StartReport>,
@@ -177,6 +175,7 @@ impl Report {
             steps_replayed: 0,
             selection: Some(*selection),
             comparison: Some(*comparison),
+            slack: None,
             start: Some(start),
             policy: String::new(),
             policy_digest: None,
@@ -206,6 +205,7 @@ impl Report {
             steps_replayed: 0,
             selection: None,
             comparison: None,
+            slack: None,
             start: None,
             policy: String::new(),
             policy_digest: None,

@@ -152,14 +152,14 @@ impl Judge<'_> {
         after_step: &mut dyn FnMut(),
     ) -> Result<SegmentReport, Stop> {
         let replay = replayer.replay(index, after_step)?;
-        let noise = match self.comparison {
+        let compared = match self.comparison {
             Comparison::Calibrated(rule) if !replay.arrived() => {
-                Some(replayer.noise(&replay, &rule, self.randomness, second, after_step)?)
+                Some(replayer.compare(&replay, &rule, self.randomness, second, after_step)?)
             }
             _ => None,
         };
         let part = |name: &str| replayer.part(name);
-        Ok(replay.judge(&self.comparison, noise, self.reference_distance, &part))
+        Ok(replay.judge(&self.comparison, compared, self.reference_distance, &part))
     }
 
     /// Whether nothing after this segment needs to be replayed.

@@ -76,20 +76,20 @@ pub enum StartReport {
     },
 }
 
-/// Checks the initial state against what its terms say, as far as `rule` admits that. The learner is
-/// in the state that the seed determines, which is `derived`.
+/// Checks the initial state against what its terms say, as far as `rule` admits that, and gives it. The
+/// learner is in the state that the seed determines, which is `derived`.
 pub(super) fn check_start<L: Learner + ?Sized>(
     proof: &IntegrityChecked<'_>,
     learner: &L,
     derived: &State,
     rule: StartRule,
     prior: Option<&VerifiedPrior>,
-) -> Result<StartReport, Stop> {
+) -> Result<(StartReport, State), Stop> {
     let start = proof.claim().terms.start;
     match (start, rule) {
         (Start::Derived, StartRule::Derived { .. }) => {
             compare(proof, derived)?;
-            Ok(StartReport::Derived)
+            Ok((StartReport::Derived, derived.clone()))
         }
         (Start::Prior { commitment }, _) => {
             let prior = (prior.filter(|prior| prior.commitment == commitment)).ok_or_else(|| {
@@ -108,7 +108,7 @@ pub(super) fn check_start<L: Learner + ?Sized>(
             let expected = (derived.with_model_of(&prior.state))
                 .map_err(|error| Stop::Reject(Reason::Prior(error.to_string())))?;
             compare(proof, &expected)?;
-            Ok(StartReport::Prior { commitment })
+            Ok((StartReport::Prior { commitment }, expected))
         }
         (Start::Claimed, StartRule::Derived { .. }) => Err(Stop::Reject(Reason::Start(
             "the initial state is not derived from the seed, which the policy demands".to_owned(),
@@ -121,7 +121,8 @@ pub(super) fn check_start<L: Learner + ?Sized>(
             },
         ) => {
             let logged = proof.state(0)?;
-            test_distribution(learner, derived, &logged, level, corrected)
+            let report = test_distribution(learner, derived, &logged, level, corrected)?;
+            Ok((report, logged))
         }
     }
 }

@@ -235,7 +235,7 @@ impl Verified {
                 number(distances.map(|d| d.linf)),
                 number(distances.map(|d| d.cosine)),
                 number(segment.relative_to_movement),
-                number(segment.noise.map(|noise| noise.tolerance_l2)),
+                number(segment.noise.as_ref().map(|noise| noise.tolerance_l2)),
                 rho(segment),
             ));
         }
@@ -275,7 +275,7 @@ impl Verified {
 }
 
 fn rho(segment: &SegmentReport) -> String {
-    match segment.noise {
+    match &segment.noise {
         Some(noise) if noise.rho < 1e9 => format!("{:>9.3}", noise.rho),
         Some(_) => format!("{:>9}", "∞"),
         None => format!("{:>9}", "–"),
