@@ -97,7 +97,7 @@ fn measure(
         let store = Arc::new(FolderStore::new(folder.path().join("run")));
         let started = Instant::now();
         let into = Arc::clone(&store) as _;
-        let manifest = prove_into(training, 0, interval, &Setting::Same, into)?;
+        let manifest = prove_into(training, 0, interval, &Setting::Same, &Device::flex(), into)?;
         recorded.push(started.elapsed().as_secs_f64());
         kept = Some((folder, store, manifest));
     }

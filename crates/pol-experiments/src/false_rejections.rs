@@ -7,7 +7,7 @@ use pol_core::verify::Report;
 use serde::{Deserialize, Serialize};
 
 use crate::attacks::decided;
-use crate::lab::{Setting, judge, prove};
+use crate::lab::{Setting, judge, prove_on};
 use crate::plan::FalseRejections;
 use crate::reproduction::note_absent;
 use crate::summary::{Found, SummaryTable, short};
@@ -53,20 +53,23 @@ pub(crate) fn run(
         let numerics = training.recipe.numerics.to_string();
         for name in &plan.settings {
             let setting = Setting::honest(name)?;
-            let Some(device) = lab.device(&setting) else {
+            let (Some(device), Some(trains_on)) = (lab.device(&setting), lab.trains_on(&setting))
+            else {
                 note_absent(&mut found, name);
                 continue;
             };
-            for seed in 0..plan.seeds {
-                let cell = format!("{number}/{name}/{seed}");
+            let intervals = plan.intervals.iter().filter(|k| **k <= training.recipe.steps);
+            let runs = intervals.flat_map(|k| (0..plan.seeds).map(move |seed| (*k, seed)));
+            for (interval, seed) in runs {
+                let cell = format!("{number}/{name}/{interval}/{seed}");
                 if table.has(&cell) {
                     continue;
                 }
                 (lab.tell)(&format!(
-                    "{}, {numerics}: {name}, seed {seed}",
+                    "{}, {numerics}: {name}, k = {interval}, seed {seed}",
                     training.name
                 ));
-                let proved = prove(&training, seed, plan.interval, &setting)?;
+                let proved = prove_on(&trains_on, &training, seed, interval, &setting)?;
                 let mut rows = Vec::new();
                 for policy in &plan.policies {
                     let report = judge(
@@ -82,7 +85,7 @@ pub(crate) fn run(
                         cell: cell.clone(),
                         training: training.name.clone(),
                         numerics: numerics.clone(),
-                        interval: plan.interval,
+                        interval,
                         seed,
                         setting: name.clone(),
                         policy: policy.clone(),
@@ -117,6 +120,7 @@ fn summarise(rows: &[Measured]) -> SummaryTable {
             "training",
             "numerics",
             "setting",
+            "k#",
             "policy",
             "runs#",
             "accepted#",
@@ -130,10 +134,10 @@ fn summarise(rows: &[Measured]) -> SummaryTable {
     );
     let mut groups = BTreeMap::<_, Vec<&Measured>>::new();
     for row in rows {
-        let key = (&row.policy, &row.training, &row.numerics, &row.setting);
+        let key = (&row.policy, &row.training, &row.numerics, &row.setting, row.interval);
         groups.entry(key).or_default().push(row);
     }
-    for ((policy, training, numerics, setting), rows) in groups {
+    for ((policy, training, numerics, setting, interval), rows) in groups {
         let count = |verdict: &str| rows.iter().filter(|row| row.verdict == verdict).count();
         let largest = |value: &dyn Fn(&Measured) -> Option<f64>| {
             let values = rows.iter().filter_map(|row| value(row));
@@ -147,6 +151,7 @@ fn summarise(rows: &[Measured]) -> SummaryTable {
             training.clone(),
             numerics.clone(),
             setting.clone(),
+            interval.to_string(),
             policy.clone(),
             rows.len().to_string(),
             count("accepted").to_string(),

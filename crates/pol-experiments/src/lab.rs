@@ -57,6 +57,8 @@ pub(crate) enum Setting {
     Resumed,
     /// On another backend.
     Backend(String),
+    /// After it was trained on another backend.
+    From(String),
 }
 
 impl Setting {
@@ -67,12 +69,15 @@ impl Setting {
             "draws" => Self::Draws,
             "resumed" => Self::Resumed,
             "wgpu" | "vulkan" | "cuda" | "cpu" => Self::Backend(name.to_owned()),
+            "from-wgpu" | "from-vulkan" | "from-cuda" | "from-cpu" => {
+                Self::From(name.trim_start_matches("from-").to_owned())
+            }
             _ => {
                 let threads = name.strip_prefix("threads-").and_then(|n| n.parse().ok());
                 let threads = threads.filter(|threads| *threads > 0).ok_or_else(|| {
                     ExperimentError::Plan(format!(
-                        "`{name}` is no setting: they are same, threads-N, order, draws, resumed, and \
-                         the backends"
+                        "`{name}` is no setting: they are same, threads-N, order, draws, resumed, the \
+                         backends, and from-BACKEND"
                     ))
                 })?;
                 Self::Threads(threads)
@@ -94,9 +99,18 @@ impl Setting {
 }
 
 impl Lab<'_> {
+    /// The device that trains in a setting; `None` where it is not present.
+    pub(crate) fn trains_on(&self, setting: &Setting) -> Option<Device> {
+        match setting {
+            Setting::From(name) => self.devices.get(name).map(|found| found.device.clone()),
+            _ => Some(Device::flex()),
+        }
+    }
+
     /// The device of a setting; `None` where it is not present.
     pub(crate) fn device(&self, setting: &Setting) -> Option<Device> {
         match setting {
+            Setting::From(name) => self.devices.get(name).map(|_| Device::flex()),
             Setting::Backend(name) => self.devices.get(name).map(|found| found.device.clone()),
             _ => Some(Device::flex()),
         }
@@ -197,15 +211,27 @@ pub(crate) struct Proved {
     pub(crate) store: Arc<MemoryStore>,
 }
 
-/// Trains and proves; broken off in the middle and resumed, if that is the setting.
+/// Trains and proves on the CPU; broken off in the middle and resumed, if that is the setting.
 pub(crate) fn prove(
     training: &Resolved,
     nonce: u64,
     interval: u64,
     setting: &Setting,
 ) -> Result<Proved, ExperimentError> {
+    prove_on(&Device::flex(), training, nonce, interval, setting)
+}
+
+/// The same on another device.
+pub(crate) fn prove_on(
+    device: &Device,
+    training: &Resolved,
+    nonce: u64,
+    interval: u64,
+    setting: &Setting,
+) -> Result<Proved, ExperimentError> {
     let store = Arc::new(MemoryStore::new());
-    let manifest = prove_into(training, nonce, interval, setting, Arc::clone(&store) as _)?;
+    let into = Arc::clone(&store) as _;
+    let manifest = prove_into(training, nonce, interval, setting, device, into)?;
     Ok(Proved { manifest, store })
 }
 
@@ -214,12 +240,13 @@ pub(crate) fn prove_into(
     nonce: u64,
     interval: u64,
     setting: &Setting,
+    device: &Device,
     store: Arc<dyn Store>,
 ) -> Result<Box<Manifest>, ExperimentError> {
     let recipe = training.recipe.clone();
     let half = recipe.steps / 2;
     let planned = Training::new(recipe.clone(), &training.data.train, nonce, interval);
-    let mut learner = image_learner(&recipe, &Device::flex())?;
+    let mut learner = image_learner(&recipe, device)?;
     let mut outcome = planned.run(learner.as_mut(), Arc::clone(&store), |_, step| {
         match *setting == Setting::Resumed && step == half {
             true => ControlFlow::Break(()),
@@ -227,7 +254,7 @@ pub(crate) fn prove_into(
         }
     })?;
     if matches!(outcome, Outcome::Interrupted { .. }) {
-        let mut fresh = image_learner(&recipe, &Device::flex())?;
+        let mut fresh = image_learner(&recipe, device)?;
         outcome = planned.resume(fresh.as_mut(), store, |_, _| ControlFlow::Continue(()))?;
     }
     match outcome {

@@ -10,6 +10,7 @@ mod lab;
 mod plan;
 mod reference;
 mod reproduction;
+mod slack;
 mod summary;
 mod table;
 
@@ -135,6 +136,7 @@ pub fn run(
         plan::Experiment::GradientMatching(sizes) => {
             gradient_matching::run(sizes.of(size), lab, &rows)?
         }
+        plan::Experiment::Slack(sizes) => slack::run(sizes.of(size), lab, &rows)?,
         plan::Experiment::Cost(sizes) => cost::run(sizes.of(size), lab, &rows)?,
     };
     let path = folder.join(SUMMARY);

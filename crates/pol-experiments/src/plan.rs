@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::{ExperimentError, Lab};
 
 /// The shipped recipes, by name.
-pub const SHIPPED: [(&str, &str); 6] = [
+pub const SHIPPED: [(&str, &str); 7] = [
     (
         "reproduction",
         include_str!("../../../experiments/reproduction.toml"),
@@ -29,6 +29,7 @@ pub const SHIPPED: [(&str, &str); 6] = [
         "false-rejections",
         include_str!("../../../experiments/false-rejections.toml"),
     ),
+    ("slack", include_str!("../../../experiments/slack.toml")),
     ("cost", include_str!("../../../experiments/cost.toml")),
 ];
 
@@ -89,6 +90,7 @@ pub(crate) enum Experiment {
     Attacks(Sizes<Attacks>),
     GradientMatching(Sizes<GradientMatching>),
     FalseRejections(Sizes<FalseRejections>),
+    Slack(Sizes<Slack>),
     Cost(Sizes<Cost>),
 }
 
@@ -129,6 +131,7 @@ impl Plan {
             "attacks" => sizes(name, text, Experiment::Attacks),
             "gradient-matching" => sizes(name, text, Experiment::GradientMatching),
             "false-rejections" => sizes(name, text, Experiment::FalseRejections),
+            "slack" => sizes(name, text, Experiment::Slack),
             "cost" => sizes(name, text, Experiment::Cost),
             _ => {
                 let names: Vec<_> = SHIPPED.iter().map(|(name, _)| *name).collect();
@@ -154,6 +157,7 @@ impl Plan {
             Experiment::Attacks(_) => "attacks",
             Experiment::GradientMatching(_) => "gradient-matching",
             Experiment::FalseRejections(_) => "false-rejections",
+            Experiment::Slack(_) => "slack",
             Experiment::Cost(_) => "cost",
         }
     }
@@ -185,11 +189,16 @@ impl Plan {
             Experiment::Attacks(sizes) => sizes.of(size).honest.clone(),
             Experiment::ReferenceDistance(_)
             | Experiment::GradientMatching(_)
+            | Experiment::Slack(_)
             | Experiment::Cost(_) => Vec::new(),
         };
         let known = ["wgpu", "vulkan", "cuda", "cpu"];
-        let named = settings.into_iter();
-        named.filter(|s| known.contains(&s.as_str())).collect()
+        let named = settings.iter().map(|setting| match setting.strip_prefix("from-") {
+            Some(backend) => backend,
+            None => setting,
+        });
+        let named = named.filter(|name| known.contains(name));
+        named.map(str::to_owned).collect()
     }
 }
 
@@ -359,10 +368,18 @@ pub(crate) struct GradientMatching {
 #[serde(deny_unknown_fields)]
 pub(crate) struct FalseRejections {
     pub(crate) trainings: Vec<TrainingPlan>,
-    pub(crate) interval: u64,
+    pub(crate) intervals: Vec<u64>,
     pub(crate) seeds: u64,
-    /// `same`, `threads-N`, `resumed`, or a backend that verifies.
+    /// `same`, `threads-N`, `resumed`, a backend that verifies, or `from-` one that trains.
     pub(crate) settings: Vec<String>,
+    pub(crate) policies: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Slack {
+    pub(crate) trainings: Vec<TrainingPlan>,
+    pub(crate) intervals: Vec<u64>,
     pub(crate) policies: Vec<String>,
 }
 
