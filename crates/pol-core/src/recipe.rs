@@ -1,9 +1,12 @@
 //! The recipe (SPEC.md §9): everything about a training but its seed, with no default left open,
 //! so that two parties who hold the same recipe mean the same training.
 
+mod check;
 mod learning_rate;
 
-pub use learning_rate::{Decay, LearningRate};
+pub use check::{Range, RecipeError, Whole};
+pub(crate) use learning_rate::Piece;
+pub use learning_rate::{Decay, LearningRate, MAX_MILESTONES};
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -12,10 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec;
 use crate::digest::{Digest, tagged};
-use crate::schedule::{MAX_BATCH, MAX_STEPS};
-
-/// The most milestones of a learning rate. Each costs a multiplication in every step.
-pub const MAX_MILESTONES: usize = 1024;
 
 /// Model, data, optimizer, learning rate, length and numerics of a training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -109,11 +108,11 @@ pub enum Optimizer {
     Sgd {
         /// μ; no velocity is kept where it is zero.
         momentum: f64,
-        /// 0 in PyTorch and in the papers.
+        /// 0 by default in PyTorch, and in the papers. Needs momentum.
         dampening: f64,
         /// L2 penalty on every parameter.
         weight_decay: f64,
-        /// Nesterov's look-ahead.
+        /// Nesterov's look-ahead. Needs momentum, and no dampening.
         nesterov: bool,
     },
     /// Adam (Kingma & Ba, 2015), with coupled weight decay.
@@ -205,82 +204,10 @@ impl TryFrom<String> for Numerics {
 #[error("numerics are `exact` or one of `{}`", Numerics::NAMES.join("`, `"))]
 pub struct UnknownNumerics;
 
-/// A recipe that no training can follow.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("the recipe's `{field}` {problem}")]
-pub struct RecipeError {
-    /// The field, as in SPEC.md §9.
-    pub field: &'static str,
-    /// What is wrong with it.
-    pub problem: String,
-}
-
 impl Recipe {
     /// `H("pol.v1.recipe", canonical encoding)`.
     pub fn digest(&self) -> Digest {
         tagged("pol.v1.recipe", &[&codec::encode(self)])
-    }
-
-    /// Checks that numbers are in the ranges that a training needs.
-    ///
-    /// # Errors
-    /// Names the first field at fault.
-    pub fn check(&self) -> Result<(), RecipeError> {
-        let fail = |field, problem: &str| {
-            Err(RecipeError {
-                field,
-                problem: problem.to_owned(),
-            })
-        };
-        if self.steps == 0 || self.steps > MAX_STEPS {
-            return fail("steps", "must be from 1 to 2^32");
-        }
-        if self.batch_size == 0 || self.batch_size > MAX_BATCH {
-            return fail("batch_size", "must be from 1 to 2^20");
-        }
-        let LearningRate { base, decay, .. } = &self.learning_rate;
-        if !base.is_finite() || *base < 0.0 {
-            return fail(
-                "learning_rate.base",
-                "must be a number that is not negative",
-            );
-        }
-        let decay_ok = match decay {
-            Decay::Constant => true,
-            Decay::MultiStep { milestones, gamma } => gamma.is_finite() && milestones.is_sorted(),
-            Decay::Cosine { min } => min.is_finite(),
-        };
-        if !decay_ok {
-            return fail(
-                "learning_rate.decay",
-                "needs ascending milestones, at most 1024, and finite numbers",
-            );
-        }
-        let constants = match &self.optimizer {
-            Optimizer::Sgd {
-                momentum,
-                dampening,
-                weight_decay,
-                ..
-            } => vec![*momentum, *dampening, *weight_decay],
-            Optimizer::Adam {
-                beta1,
-                beta2,
-                epsilon,
-                weight_decay,
-            }
-            | Optimizer::AdamW {
-                beta1,
-                beta2,
-                epsilon,
-                weight_decay,
-            } => vec![*beta1, *beta2, *epsilon, *weight_decay],
-            Optimizer::Custom(_) => vec![],
-        };
-        if constants.iter().any(|c| !c.is_finite()) {
-            return fail("optimizer", "has a constant that is not finite");
-        }
-        Ok(())
     }
 
     /// The fields in which `claimed` differs from this recipe, each with both values.

@@ -4,6 +4,9 @@ use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 
+/// The most milestones of a learning rate. Each costs a multiplication in every step.
+pub const MAX_MILESTONES: usize = 1024;
+
 /// The learning rate as a function of the step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,7 +27,7 @@ pub enum Decay {
     Constant,
     /// Multiplied by `gamma` at each milestone, a step.
     MultiStep {
-        /// Steps in ascending order.
+        /// Steps in strictly ascending order.
         milestones: Vec<u64>,
         /// The factor.
         gamma: f64,
@@ -45,7 +48,7 @@ impl LearningRate {
         match &self.decay {
             Decay::Constant => self.base,
             Decay::MultiStep { milestones, gamma } => {
-                let passed = milestones.iter().filter(|&&m| m <= step).count();
+                let passed = milestones.partition_point(|milestone| *milestone <= step);
                 (0..passed).fold(self.base, |rate, _| rate * gamma)
             }
             Decay::Cosine { min } => {
@@ -54,6 +57,62 @@ impl LearningRate {
                 let half_cosine = 0.5 * (1.0 + libm::cos(std::f64::consts::PI * done));
                 min + (self.base - min) * half_cosine
             }
+        }
+    }
+
+    /// The runs of steps, of a training of `steps`, over each of which the rate only rises or only
+    /// falls; in order. They take a time that is linear in the milestones.
+    pub(crate) fn pieces(&self, steps: u64) -> Vec<Piece> {
+        let warm = self.warmup.min(steps);
+        let mut pieces = Vec::new();
+        if warm > 0 {
+            pieces.push(Piece {
+                first: 0,
+                end: warm,
+                rates: (self.at(0, steps), self.at(warm - 1, steps)),
+            });
+        }
+        if warm == steps {
+            return pieces;
+        }
+        let Decay::MultiStep { milestones, gamma } = &self.decay else {
+            pieces.push(Piece {
+                first: warm,
+                end: steps,
+                rates: (self.at(warm, steps), self.at(steps - 1, steps)),
+            });
+            return pieces;
+        };
+        let (mut first, mut rate) = (warm, self.base);
+        for &milestone in milestones.iter().filter(|milestone| **milestone < steps) {
+            if milestone > first {
+                pieces.push(Piece::constant(first, milestone, rate));
+                first = milestone;
+            }
+            rate *= gamma;
+        }
+        pieces.push(Piece::constant(first, steps, rate));
+        pieces
+    }
+}
+
+/// A run of steps over which the rate only rises or only falls.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Piece {
+    /// Its first step.
+    pub(crate) first: u64,
+    /// The step after its last.
+    pub(crate) end: u64,
+    /// The rates of its first and its last step.
+    pub(crate) rates: (f64, f64),
+}
+
+impl Piece {
+    fn constant(first: u64, end: u64, rate: f64) -> Self {
+        Self {
+            first,
+            end,
+            rates: (rate, rate),
         }
     }
 }
@@ -79,12 +138,39 @@ impl Display for LearningRate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn rate(decay: Decay, warmup: u64) -> LearningRate {
         LearningRate {
             base: 0.1,
             warmup,
             decay,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_cover_every_step_once_and_have_the_rates_at_their_ends(
+            warmup in 0u64..20,
+            steps in 1u64..60,
+            kind in 0u8..3,
+            milestones in prop::collection::btree_set(0u64..80, 0..5),
+            x in 0.0f64..1.0,
+        ) {
+            let decay = match kind {
+                0 => Decay::Constant,
+                1 => Decay::MultiStep { milestones: milestones.into_iter().collect(), gamma: x },
+                _ => Decay::Cosine { min: 0.1 * x },
+            };
+            let rate = rate(decay, warmup);
+            let mut next = 0;
+            for Piece { first, end, rates } in rate.pieces(steps) {
+                prop_assert_eq!(first, next);
+                prop_assert!(end > first);
+                prop_assert_eq!(rates, (rate.at(first, steps), rate.at(end - 1, steps)));
+                next = end;
+            }
+            prop_assert_eq!(next, steps);
         }
     }
 
