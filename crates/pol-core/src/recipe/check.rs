@@ -287,3 +287,169 @@ impl Optimizer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::{Component, Numerics};
+
+    fn recipe() -> Recipe {
+        Recipe {
+            model: Component::new("m"),
+            data: Component::new("d"),
+            optimizer: Optimizer::Custom(Component::new("o")),
+            learning_rate: LearningRate {
+                base: 0.1,
+                warmup: 0,
+                decay: Decay::Constant,
+            },
+            batch_size: 4,
+            steps: 100,
+            numerics: Numerics::Stock,
+        }
+    }
+
+    /// The field at fault, or an empty text.
+    fn fault(change: impl FnOnce(&mut Recipe)) -> &'static str {
+        let mut recipe = recipe();
+        change(&mut recipe);
+        recipe.check().err().map_or("", |error| error.field)
+    }
+
+    const NO_NUMBERS: [f64; 3] = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
+    /// The greatest number below 1, as `f32`.
+    const BELOW_ONE: f64 = 1.0 - f32::EPSILON as f64 / 2.0;
+
+    #[test]
+    fn every_constant_holds_at_its_edge_and_is_refused_beyond_it() {
+        let sgd = |momentum, dampening, weight_decay| Optimizer::Sgd {
+            momentum,
+            dampening,
+            weight_decay,
+            nesterov: false,
+        };
+        let adam = |beta1, beta2, epsilon, weight_decay| Optimizer::Adam {
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+        };
+        let adam_w = |beta1, beta2, epsilon, weight_decay| Optimizer::AdamW {
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+        };
+        type Rule<'a> = &'a dyn Fn(f64) -> Optimizer;
+        let fractions: [(&str, Rule<'_>); 6] = [
+            ("optimizer.momentum", &|x| sgd(x, 0.0, 0.0)),
+            ("optimizer.dampening", &|x| sgd(0.9, x, 0.0)),
+            ("optimizer.beta1", &|x| adam(x, 0.9, 1e-8, 0.0)),
+            ("optimizer.beta2", &|x| adam(0.9, x, 1e-8, 0.0)),
+            ("optimizer.beta1", &|x| adam_w(x, 0.9, 1e-8, 0.0)),
+            ("optimizer.beta2", &|x| adam_w(0.9, x, 1e-8, 0.0)),
+        ];
+        let decays: [(&str, Rule<'_>); 3] = [
+            ("optimizer.weight_decay", &|x| sgd(0.9, 0.0, x)),
+            ("optimizer.weight_decay", &|x| adam(0.9, 0.9, 1e-8, x)),
+            ("optimizer.weight_decay", &|x| adam_w(0.9, 0.9, 1e-8, x)),
+        ];
+        let epsilons: [(&str, Rule<'_>); 2] = [
+            ("optimizer.epsilon", &|x| adam(0.9, 0.9, x, 0.0)),
+            ("optimizer.epsilon", &|x| adam_w(0.9, 0.9, x, 0.0)),
+        ];
+        let check = |rules: &[(&'static str, Rule<'_>)], fine: &[f64], wrong: &[f64]| {
+            for (field, rule) in rules {
+                for &x in fine {
+                    assert_eq!(fault(|r| r.optimizer = rule(x)), "", "{field} {x}");
+                }
+                for &x in wrong.iter().chain(&NO_NUMBERS) {
+                    assert_eq!(fault(|r| r.optimizer = rule(x)), *field, "{x}");
+                }
+            }
+        };
+        // 1 - 1e-12 is below 1, but not as `f32`.
+        let beyond = [-0.1, -1e-30, 1.0, 1.0 - 1e-12, 3.0];
+        check(&fractions, &[0.0, 0.5, BELOW_ONE], &beyond);
+        check(&decays, &[0.0, 1e-4, 3.0], &[-1e-30, 1e39]);
+        check(&epsilons, &[1e-45, 1e-8, 1.0], &[0.0, -1e-8, 1e-60]);
+    }
+
+    #[test]
+    fn every_number_of_a_learning_rate_holds_at_its_edge_and_is_refused_beyond_it() {
+        let decayed = |decay| fault(|r| r.learning_rate.decay = decay);
+        let based = |base| fault(|r| r.learning_rate.base = base);
+        assert_eq!((based(1e-30), based(1e3)), ("", ""));
+        for base in [0.0, -0.1, 1e-60].iter().chain(&NO_NUMBERS) {
+            assert_eq!(based(*base), "learning_rate.base", "{base}");
+        }
+        let falls = |milestones: &[u64], gamma| {
+            decayed(Decay::MultiStep {
+                milestones: milestones.to_vec(),
+                gamma,
+            })
+        };
+        assert_eq!((falls(&[], 1.0), falls(&[0, 7], 1e-9)), ("", ""));
+        for gamma in [0.0, -1e8, 1.0 + 1e-6].iter().chain(&NO_NUMBERS) {
+            assert_eq!(falls(&[5], *gamma), "learning_rate.gamma", "{gamma}");
+        }
+        assert_eq!(falls(&[5, 5], 0.1), "learning_rate.milestones");
+        assert_eq!(falls(&[5, 4], 0.1), "learning_rate.milestones");
+        let many: Vec<u64> = (0..=MAX_MILESTONES as u64).collect();
+        assert_eq!(falls(&many[1..], 0.1), "");
+        assert_eq!(falls(&many, 0.1), "learning_rate.milestones");
+        let ends = |min| decayed(Decay::Cosine { min });
+        assert_eq!((ends(0.0), ends(0.1)), ("", ""));
+        for min in [-1e-9, 0.11].iter().chain(&NO_NUMBERS) {
+            assert_eq!(ends(*min), "learning_rate.min", "{min}");
+        }
+        let warmed = |warmup| fault(|r| r.learning_rate.warmup = warmup);
+        assert_eq!((warmed(100), warmed(101)), ("", "learning_rate.warmup"));
+    }
+
+    #[test]
+    fn what_needs_a_velocity_is_refused_without_one() {
+        let sgd = |momentum, dampening, nesterov| {
+            fault(|r| {
+                r.optimizer = Optimizer::Sgd {
+                    momentum,
+                    dampening,
+                    weight_decay: 0.0,
+                    nesterov,
+                }
+            })
+        };
+        assert_eq!((sgd(0.9, 0.0, true), sgd(0.9, 0.5, false)), ("", ""));
+        assert_eq!(sgd(0.0, 0.0, true), "optimizer.nesterov");
+        assert_eq!(sgd(0.9, 0.5, true), "optimizer.nesterov");
+        assert_eq!(sgd(0.0, 0.5, false), "optimizer.dampening");
+    }
+
+    #[test]
+    fn steps_and_batches_hold_at_their_edges_and_are_refused_beyond_them() {
+        let steps = |steps| fault(|r| r.steps = steps);
+        let batch = |size| fault(|r| r.batch_size = size);
+        assert_eq!((steps(1), steps(MAX_STEPS)), ("", ""));
+        assert_eq!((steps(0), steps(MAX_STEPS + 1)), ("steps", "steps"));
+        assert_eq!((batch(1), batch(MAX_BATCH)), ("", ""));
+        assert_eq!(
+            (batch(0), batch(MAX_BATCH + 1)),
+            ("batch_size", "batch_size")
+        );
+    }
+
+    #[test]
+    fn an_error_names_the_field_the_value_and_the_range() {
+        let text = |range: Range, value: f64| range.check(value).unwrap_err().to_string();
+        assert_eq!(
+            text(Range::MOMENTUM, -3.0),
+            "the recipe's `optimizer.momentum` is -3.0; it must be a finite number that is at least \
+             0 and below 1"
+        );
+        assert_eq!(
+            text(Range::BETA2, 1.0 - 1e-12),
+            "the recipe's `optimizer.beta2` is 0.999999999999 (1.0 as `f32`); it must be a finite \
+             number that is at least 0 and below 1"
+        );
+    }
+}
