@@ -409,6 +409,11 @@ mod tests {
     use super::*;
     use crate::dataset::DatasetName;
     use crate::model::ModelSpec;
+    use pol_core::digest::tagged;
+    use pol_core::manifest::Terms;
+    use pol_core::policy::Policy;
+    use pol_core::records::DataCommitment;
+    use pol_core::schedule::BatchSource;
 
     #[test]
     fn every_shipped_recipe_names_a_model_and_a_data_set() {
@@ -420,6 +425,30 @@ mod tests {
             let dataset: DatasetName = recipe.data.name.parse().unwrap();
             let spec = ModelSpec::of(&recipe.model).unwrap();
             spec.check(name, dataset.image()).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_bounds_of_the_shipped_policies_admit_every_shipped_recipe() {
+        for (name, text) in SHIPPED {
+            let mut file = RecipeFile::parse(name, text).unwrap();
+            let digits = file.data.name == "digits";
+            let data = DataCommitment {
+                records: if digits { 1437 } else { 50_000 },
+                root: tagged("data", &[]),
+                salted: false,
+            };
+            for epochs in [file.epochs, Some(1)] {
+                file.epochs = epochs;
+                let recipe = file.resolve(data.records).unwrap();
+                let interval = file.interval;
+                let terms = Terms::new(recipe, data, 0, BatchSource::Derived, interval);
+                for policy in ["calibrated", "strict"] {
+                    let bounds = Policy::shipped(policy).unwrap().bounds;
+                    let exceeded = bounds.exceeded(&terms);
+                    assert!(exceeded.is_empty(), "{name}, {policy}: {exceeded:?}");
+                }
+            }
         }
     }
 

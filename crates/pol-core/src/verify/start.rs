@@ -108,11 +108,9 @@ pub(super) fn check_start<L: Learner + ?Sized>(
             compare(proof, derived)?;
             Ok(StartReport::Derived)
         }
-        (Start::Prior { .. }, rule) if rule.max_depth() == 0 => {
-            Err(Stop::Reject(Reason::Start(
-                "it is the model of another proof, which the policy does not admit".to_owned(),
-            )))
-        }
+        (Start::Prior { .. }, rule) if rule.max_depth() == 0 => Err(Stop::Reject(Reason::Start(
+            "it is the model of another proof, which the policy does not admit".to_owned(),
+        ))),
         (Start::Prior { commitment }, _) => {
             let prior = (prior.filter(|prior| prior.commitment == commitment)).ok_or_else(|| {
                 Stop::Reject(Reason::Prior(match prior {
