@@ -544,6 +544,38 @@ fn fine_tuning_is_accepted_with_the_proof_it_starts_from() {
     );
 }
 
+#[test]
+fn a_chain_of_prior_proofs_is_no_longer_than_the_policy_admits() {
+    let (second, first) = fine_tuned();
+    let records = toy::records();
+    let judged = |store: &MemoryStore, prior: Option<&VerifiedPrior>, max_depth| {
+        let policy = Policy {
+            start: StartRule::Derived { max_depth },
+            ..Policy::bits()
+        };
+        let mut verifier = Verifier::new(&records).policy(policy, seed("verifier"));
+        if let Some(prior) = prior {
+            verifier = verifier.with_prior(prior);
+        }
+        verifier
+            .verify(store, &mut Toy::new(&toy::recipe()), |_| {})
+            .unwrap()
+    };
+    let first = VerifiedPrior::new(&judged(&first, None, 0), first.as_ref()).unwrap();
+    rejected(&judged(&second, Some(&first), 0), "the policy admits 0");
+    let report = judged(&second, Some(&first), 1);
+    accepted(&report);
+    let (commitment, state) = final_state(second.as_ref()).unwrap();
+    let training = Training::new(toy::recipe(), &records, 11, INTERVAL);
+    let (third, _) = run(&training.from_prior(commitment, &state));
+    let second = VerifiedPrior::new(&report, second.as_ref()).unwrap();
+    rejected(
+        &judged(&third, Some(&second), 1),
+        "the chain of them is 2 long; the policy admits 1",
+    );
+    accepted(&judged(&third, Some(&second), 2));
+}
+
 /// A prior proof that another policy accepted is held to this one's bounds.
 #[test]
 fn a_prior_proof_is_held_to_the_bounds_of_its_verifier_s_policy() {
@@ -579,7 +611,7 @@ fn a_prior_proof_is_held_to_the_bounds_of_its_verifier_s_policy() {
     let report = judged(|policy| policy.numerics = NumericsRule::Exact);
     rejected(&report, "the prior proof: the policy's `numerics`");
     let report = judged(|policy| policy.start = StartRule::Derived { max_depth: 0 });
-    rejected(&report, "which the policy does not admit");
+    rejected(&report, "the chain of them is 1 long; the policy admits 0");
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub struct VerifiedPrior {
     commitment: Digest,
     terms: Terms,
     state: State,
+    /// The proofs of its chain, itself included.
+    depth: u64,
 }
 
 /// The commitment and the final state of the finished proof in `store`; `None` if there is none, or
@@ -49,10 +51,15 @@ impl VerifiedPrior {
         let commitment = manifest.claim.commitment();
         let accepted = report.verdict == Verdict::Accepted;
         let same = report.commitment == Some(commitment);
+        let depth = match report.start {
+            Some(StartReport::Prior { prior_depth, .. }) => prior_depth + 1,
+            _ => 1,
+        };
         (accepted && same).then_some(Self {
             commitment,
             terms: manifest.claim.terms,
             state,
+            depth,
         })
     }
 
@@ -83,6 +90,8 @@ pub enum StartReport {
     Prior {
         /// That proof's commitment.
         commitment: Digest,
+        /// How many proofs the training goes back to, one after the other.
+        prior_depth: u64,
     },
     /// Its layers cannot be told from freshly drawn ones.
     Claimed {
@@ -108,9 +117,6 @@ pub(super) fn check_start<L: Learner + ?Sized>(
             compare(proof, derived)?;
             Ok(StartReport::Derived)
         }
-        (Start::Prior { .. }, rule) if rule.max_depth() == 0 => Err(Stop::Reject(Reason::Start(
-            "it is the model of another proof, which the policy does not admit".to_owned(),
-        ))),
         (Start::Prior { commitment }, _) => {
             let prior = (prior.filter(|prior| prior.commitment == commitment)).ok_or_else(|| {
                 Stop::Reject(Reason::Prior(match prior {
@@ -125,10 +131,20 @@ pub(super) fn check_start<L: Learner + ?Sized>(
                     ),
                 }))
             })?;
+            if prior.depth > rule.max_depth() {
+                return Err(Stop::Reject(Reason::Prior(format!(
+                    "the chain of them is {} long; the policy admits {}",
+                    prior.depth,
+                    rule.max_depth()
+                ))));
+            }
             let expected = (derived.with_model_of(&prior.state))
                 .map_err(|error| Stop::Reject(Reason::Prior(error.to_string())))?;
             compare(proof, &expected)?;
-            Ok(StartReport::Prior { commitment })
+            Ok(StartReport::Prior {
+                commitment,
+                prior_depth: prior.depth,
+            })
         }
         (Start::Claimed, StartRule::Derived { .. }) => Err(Stop::Reject(Reason::Start(
             "the initial state is not derived from the seed, which the policy demands".to_owned(),
