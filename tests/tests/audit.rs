@@ -12,7 +12,7 @@ use pol_core::manifest::{Manifest, Start, Terms};
 use pol_core::merkle::{self, Tree};
 use pol_core::model_file;
 use pol_core::object;
-use pol_core::policy::{Policy, StartRule};
+use pol_core::policy::{NumericsRule, Policy, StartRule};
 use pol_core::random::{Purpose, Seed};
 use pol_core::recipe::{Numerics, Profile, Recipe};
 use pol_core::records::{DataCommitment, MemoryRecords, Records, SaltSecret, leaves};
@@ -529,6 +529,12 @@ fn fine_tuning_is_accepted_with_the_proof_it_starts_from() {
     let (other, _) = run(&training);
     rejected(&judged(verified(&other).as_ref()), "the one given is");
 
+    // Nothing starts from the prior one, though it was given.
+    let report = (Verifier::new(&records).with_prior(&verified(&other).unwrap()))
+        .verify(prior.as_ref(), &mut Toy::new(&recipe), |_| {})
+        .unwrap();
+    rejected(&report, "does not start from another proof");
+
     // A prior that is not accepted is no prior.
     assert!(verified(&forged(2)).is_none());
     let report = toy::verify(&prior);
@@ -536,6 +542,76 @@ fn fine_tuning_is_accepted_with_the_proof_it_starts_from() {
         VerifiedPrior::new(&report, other.as_ref()).is_none(),
         "a report of another proof"
     );
+}
+
+#[test]
+fn a_chain_of_prior_proofs_is_no_longer_than_the_policy_admits() {
+    let (second, first) = fine_tuned();
+    let records = toy::records();
+    let judged = |store: &MemoryStore, prior: Option<&VerifiedPrior>, max_depth| {
+        let policy = Policy {
+            start: StartRule::Derived { max_depth },
+            ..Policy::bits()
+        };
+        let mut verifier = Verifier::new(&records).policy(policy, seed("verifier"));
+        if let Some(prior) = prior {
+            verifier = verifier.with_prior(prior);
+        }
+        verifier
+            .verify(store, &mut Toy::new(&toy::recipe()), |_| {})
+            .unwrap()
+    };
+    let first = VerifiedPrior::new(&judged(&first, None, 0), first.as_ref()).unwrap();
+    rejected(&judged(&second, Some(&first), 0), "the policy admits 0");
+    let report = judged(&second, Some(&first), 1);
+    accepted(&report);
+    let (commitment, state) = final_state(second.as_ref()).unwrap();
+    let training = Training::new(toy::recipe(), &records, 11, INTERVAL);
+    let (third, _) = run(&training.from_prior(commitment, &state));
+    let second = VerifiedPrior::new(&report, second.as_ref()).unwrap();
+    rejected(
+        &judged(&third, Some(&second), 1),
+        "the chain of them is 2 long; the policy admits 1",
+    );
+    accepted(&judged(&third, Some(&second), 2));
+}
+
+/// A prior proof that another policy accepted is held to this one's bounds.
+#[test]
+fn a_prior_proof_is_held_to_the_bounds_of_its_verifier_s_policy() {
+    let records = toy::records();
+    let mut fast = toy::recipe();
+    fast.learning_rate.base = 0.02;
+    let (prior, manifest) = run(&Training::new(fast.clone(), &records, 7, INTERVAL));
+    let state = final_state(prior.as_ref()).unwrap().1;
+    let training = Training::new(toy::recipe(), &records, 9, INTERVAL);
+    let (store, _) = run(&training.from_prior(manifest.claim.commitment(), &state));
+    let report = Verifier::new(&records)
+        .verify(prior.as_ref(), &mut Toy::new(&fast), |_| {})
+        .unwrap();
+    let verified = VerifiedPrior::new(&report, prior.as_ref()).unwrap();
+    assert_eq!(verified.terms().recipe, fast);
+    let judged = |change: fn(&mut Policy)| {
+        let mut policy = Policy::bits();
+        change(&mut policy);
+        Verifier::new(&records)
+            .policy(policy, seed("verifier"))
+            .with_prior(&verified)
+            .verify(store.as_ref(), &mut Toy::new(&toy::recipe()), |_| {})
+            .unwrap()
+    };
+    accepted(&judged(|policy| {
+        policy.bounds.max_learning_rate = Some(0.02)
+    }));
+    let report = judged(|policy| policy.bounds.max_learning_rate = Some(0.01));
+    rejected(
+        &report,
+        "the prior proof: the policy's `max_learning_rate` is 0.01",
+    );
+    let report = judged(|policy| policy.numerics = NumericsRule::Exact);
+    rejected(&report, "the prior proof: the policy's `numerics`");
+    let report = judged(|policy| policy.start = StartRule::Derived { max_depth: 0 });
+    rejected(&report, "the chain of them is 1 long; the policy admits 0");
 }
 
 #[test]

@@ -8,8 +8,7 @@ use pol_core::digest::tagged;
 use pol_core::ks::{holm, kolmogorov_smirnov, normal};
 use pol_core::policy::{Bounds, Comparison, NumericsRule, Policy, SegmentRule};
 use pol_core::random::{Purpose, Seed};
-use pol_core::recipe::{Decay, Numerics, Optimizer, Profile};
-use pol_core::schedule::BatchSource;
+use pol_core::recipe::{Numerics, Profile};
 use pol_core::store::MemoryStore;
 use pol_core::training::Training;
 use pol_core::verify::{Evidence, Report, Selection, Verdict, Verifier, catch_probability};
@@ -27,126 +26,6 @@ fn judge(policy: Policy) -> Report {
         .policy(policy, seed("verifier"))
         .verify(store.as_ref(), &mut Toy::new(&recipe), |_| {})
         .unwrap()
-}
-
-fn with_bounds(bounds: Bounds) -> Report {
-    judge(Policy {
-        bounds,
-        ..Policy::bits()
-    })
-}
-
-/// The toy: sgd, momentum 0.9, no dampening or decay, rate 0.01, batches of 4 of 30, 23 steps, k = 5,
-/// nonce 7.
-#[test]
-fn every_bound_holds_at_its_edge_and_rejects_beyond_it() {
-    macro_rules! bound {
-        ($field:ident, $holds:expr, $fails:expr) => {
-            let set = |value| {
-                with_bounds(Bounds {
-                    $field: Some(value),
-                    ..Bounds::default()
-                })
-            };
-            let held = set($holds);
-            assert_eq!(held.verdict, Verdict::Accepted, "{:?}", held.reasons);
-            let exceeded = set($fails);
-            assert_eq!(exceeded.verdict, Verdict::Rejected, stringify!($field));
-            let reason = exceeded.reasons[0].to_string();
-            assert!(reason.contains(stringify!($field)), "{reason}");
-            assert!(exceeded.segments.is_empty(), "nothing is replayed");
-        };
-    }
-    bound!(max_interval, 5, 4);
-    bound!(min_learning_rate, 0.01, 0.02);
-    bound!(max_learning_rate, 0.01, 0.009);
-    bound!(min_batch_size, 4, 5);
-    bound!(max_batch_size, 4, 3);
-    bound!(max_momentum, 0.9, 0.8);
-    bound!(max_dampening, 0.0, -1.0);
-    bound!(max_weight_decay, 0.0, -1.0);
-    bound!(max_epsilon, 0.0, -1.0);
-    bound!(min_steps, 23, 24);
-    bound!(max_steps, 23, 22);
-    bound!(min_epochs, 3.06, 3.07);
-    bound!(max_epochs, 3.07, 3.06);
-    bound!(max_nonce, 7, 6);
-    bound!(optimizers, vec!["sgd".to_owned()], vec!["adam".to_owned()]);
-    bound!(
-        decays,
-        vec!["constant".to_owned()],
-        vec!["cosine".to_owned()]
-    );
-    bound!(batches, BatchSource::Derived, BatchSource::Explicit);
-}
-
-#[test]
-fn every_optimizer_s_constants_are_bounded() {
-    let bounds = Bounds {
-        max_momentum: Some(0.95),
-        max_dampening: Some(0.1),
-        max_weight_decay: Some(0.1),
-        max_epsilon: Some(1e-3),
-        ..Bounds::default()
-    };
-    let exceeded = |optimizer: Optimizer| -> Vec<&'static str> {
-        let mut terms = toy::proof().1.claim.terms;
-        terms.recipe.optimizer = optimizer;
-        bounds.exceeded(&terms).iter().map(|e| e.bound).collect()
-    };
-    let sgd = |momentum, dampening, weight_decay| Optimizer::Sgd {
-        momentum,
-        dampening,
-        weight_decay,
-        nesterov: false,
-    };
-    let adam = |beta1, beta2, epsilon, weight_decay| Optimizer::Adam {
-        beta1,
-        beta2,
-        epsilon,
-        weight_decay,
-    };
-    assert!(exceeded(sgd(0.9, 0.0, 1e-4)).is_empty());
-    assert_eq!(
-        exceeded(sgd(0.99, 0.9, 1.0)),
-        ["max_momentum", "max_dampening", "max_weight_decay"]
-    );
-    assert_eq!(
-        exceeded(sgd(-3.0, 0.0, -1.0)),
-        ["max_momentum", "max_weight_decay"]
-    );
-    assert_eq!(exceeded(sgd(f64::NAN, 0.0, 0.0)), ["max_momentum"]);
-    assert_eq!(exceeded(adam(0.9, 0.999, 1e-8, 0.0)), ["max_momentum"]);
-    assert_eq!(
-        exceeded(adam(0.9, 0.95, 1.0, 0.5)),
-        ["max_weight_decay", "max_epsilon"]
-    );
-}
-
-#[test]
-fn a_schedule_that_ends_near_zero_is_admitted_and_one_that_stays_there_is_not() {
-    let bounds = Bounds {
-        min_learning_rate: Some(1e-6),
-        ..Bounds::default()
-    };
-    let exceeded = |base, decay| {
-        let mut terms = toy::proof().1.claim.terms;
-        terms.recipe.steps = 1000;
-        terms.recipe.learning_rate.base = base;
-        terms.recipe.learning_rate.decay = decay;
-        !bounds.exceeded(&terms).is_empty()
-    };
-    assert!(!exceeded(0.1, Decay::Cosine { min: 0.0 }));
-    assert!(exceeded(1e-9, Decay::Constant));
-    // One step at a usual rate, then nothing: the infinitesimal update in disguise.
-    let milestones = vec![1];
-    assert!(exceeded(
-        0.1,
-        Decay::MultiStep {
-            milestones,
-            gamma: 1e-9
-        }
-    ));
 }
 
 #[test]
@@ -275,8 +154,8 @@ fn a_calibrated_tolerance_admits_rounding_and_no_forgery() {
 fn a_segment_that_moves_no_more_than_its_noise_shows_nothing() {
     let (store, _) = toy::proof();
     let mut forgery = Forgery::of(&store);
-    // A training at rate zero: nothing moves, so what is logged is all noise.
-    forgery.terms.recipe.learning_rate.base = 0.0;
+    // A training at next to no rate: nothing moves, so what is logged is all noise.
+    forgery.terms.recipe.learning_rate.base = 1e-30;
     forgery.terms = forgery.terms.of_prover(None);
     let mut learner = Toy::new(&forgery.terms.recipe);
     let records = toy::records();

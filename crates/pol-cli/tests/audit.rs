@@ -227,6 +227,10 @@ fn fine_tuning_is_verified_with_what_it_starts_from() {
         .json();
     assert_eq!(verified["start"], "prior");
     assert_eq!(verified["chain"].as_array().unwrap().len(), 1);
+    let link = &verified["priors"][0];
+    assert_eq!(link["commitment"], verified["chain"][0]);
+    assert_eq!(link["steps"], link["recipe"]["steps"]);
+    assert!(link["held_to"].is_null());
     let missing = pol(&["verify", tuned.path()]).expect(1);
     assert!(
         missing.stdout.contains("was not given"),
@@ -268,6 +272,80 @@ fn fine_tuning_is_verified_with_what_it_starts_from() {
         2
     );
     pol(&["verify", third.path(), "--prior", second.path()]).expect(1);
+}
+
+/// What is given and bears on nothing is a slip, and is said before anything is replayed.
+#[test]
+fn a_prior_proof_that_nothing_starts_from_is_wrong_usage() {
+    let (base, tuned) = (Run::new(), Run::new());
+    train_small(&base, &[]);
+    train_small(&tuned, &["--prior", base.path()]);
+    let refused = pol(&["verify", base.path(), "--prior", tuned.path()]).expect(2);
+    assert!(
+        refused
+            .stderr
+            .contains("the proof does not start from another one"),
+        "{}",
+        refused.stderr
+    );
+    let pair = ["--prior", base.path(), "--prior", base.path()];
+    let refused = pol(&[&["verify", tuned.path()], &pair[..]].concat()).expect(2);
+    assert!(
+        refused
+            .stderr
+            .contains(&format!("the proof {} does not start", base.path())),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
+fn a_prior_proof_is_held_to_its_recipe_and_to_what_the_policy_demands() {
+    let (base, tuned) = (Run::new(), Run::new());
+    train_small(&base, &[]);
+    train_small(&tuned, &["--prior", base.path()]);
+    let place = Place::new();
+    let own = recipe_of(&place);
+    let verify = |more: &[&str]| {
+        let args = ["verify", tuned.path(), "--prior", base.path()];
+        pol(&[&args[..], more].concat())
+    };
+    // As the proof claims; the text says so, and what the recipe is.
+    let claimed = verify(&[]).expect(0);
+    for words in ["starts from", "as that proof claims", "sgd"] {
+        assert!(claimed.stdout.contains(words), "{}", claimed.stdout);
+    }
+    // Another recipe than the verifier expects.
+    let other = verify(&["--prior-recipe", "digits-mlp"]).expect(1);
+    assert!(
+        other.stdout.contains("the recipe is not the expected one"),
+        "{}",
+        other.stdout
+    );
+    // The one that it is of.
+    let held = verify(&["--prior-recipe", &own, "--json"]).expect(0).json();
+    assert!(held["priors"][0]["held_to"].is_string());
+    // A policy that takes no recipe on trust takes the prior one's neither.
+    let policy = place.path("policy.toml");
+    let demanding = "name = \"own\"\n[evidence]\nrecipe = true\ndata = true\n[start]\nrule = \"derived\"\nmax_depth = 1\n";
+    fs::write(&policy, demanding).unwrap();
+    let demanded = ["--policy", &policy, "--recipe", &own];
+    let trusting = verify(&demanded).expect(1);
+    assert!(
+        trusting.stdout.contains("the prior proof") && trusting.stdout.contains("own recipe"),
+        "{}",
+        trusting.stdout
+    );
+    verify(&[&demanded[..], &["--prior-recipe", &own]].concat()).expect(0);
+    // Bounds too.
+    let bounded = demanding.to_owned() + "[bounds]\nmax_learning_rate = 0.001\n";
+    fs::write(&policy, bounded).unwrap();
+    let refused = verify(&["--policy", &policy]).expect(1);
+    assert!(
+        refused.stdout.contains("max_learning_rate"),
+        "{}",
+        refused.stdout
+    );
 }
 
 #[test]

@@ -219,6 +219,21 @@ fn wrong_usage_is_exit_code_2_and_says_what_is_right() {
         &["train", "--batch-size", "5000", "--out", run.path()],
         "1437 training records",
     );
+    for rate in ["0", "-0.1", "nan", "inf", "1e-60"] {
+        usage(
+            &[
+                "train",
+                &format!("--learning-rate={rate}"),
+                "--out",
+                run.path(),
+            ],
+            "`learning_rate.base`",
+        );
+    }
+    usage(
+        &["train", "--steps", "0", "--out", run.path()],
+        "it must be from 1 to 4294967296",
+    );
     usage(&["train", "--resume"], "--out");
     usage(&["verify", "nowhere", "--tolerance", "nan"], "--tolerance");
     usage(&["verify", "nowhere", "--offline-challenge"], "--sample");
@@ -237,6 +252,67 @@ fn a_faulty_recipe_file_is_named_with_its_line() {
     for words in ["mine.toml", "momemtum", "momentum"] {
         assert!(out.stderr.contains(words), "{}", out.stderr);
     }
+}
+
+#[test]
+fn a_number_out_of_range_in_a_recipe_file_is_named_before_the_first_step() {
+    let run = Run::new();
+    fs::create_dir_all(run.path()).unwrap();
+    let file = run.file("mine.toml");
+    let shipped = include_str!("../../../recipes/digits-lenet.toml");
+    let out = run.file("out");
+    for (old, new, field, range) in [
+        ("interval = 44", "interval = 0", "interval", "from 1"),
+        (
+            "momentum = 0.9",
+            "momentum = 1.0",
+            "optimizer.momentum",
+            "below 1",
+        ),
+        (
+            "momentum = 0.9",
+            "nesterov = true",
+            "optimizer.nesterov",
+            "momentum above 0",
+        ),
+        (
+            "base = 0.02",
+            "base = 0.02\nwarmup_epochs = -3",
+            "learning_rate.warmup_epochs",
+            "at least 0",
+        ),
+        (
+            "base = 0.02",
+            "base = 0.02\nmin = nan",
+            "learning_rate.min",
+            "at least 0",
+        ),
+    ] {
+        fs::write(&file, shipped.replace(old, new)).unwrap();
+        let file = file.to_str().unwrap();
+        let refused = pol(&["train", "--recipe", file, "--out", out.to_str().unwrap()]).expect(2);
+        for words in ["mine.toml", &format!("`{field}`"), range] {
+            assert!(refused.stderr.contains(words), "{}", refused.stderr);
+        }
+        assert!(!out.exists(), "nothing was begun");
+    }
+}
+
+/// Images of 8×8 are single values after ResNet-18's three halvings.
+#[test]
+fn a_training_whose_batch_norm_sees_single_values_is_refused() {
+    let run = Run::new();
+    let args = [
+        "train",
+        "--model",
+        "resnet18",
+        "--batch-size",
+        "1",
+        "--steps",
+        "2",
+    ];
+    let refused = pol(&[&args[..], &["--interval", "1", "--out", run.path()]].concat()).expect(2);
+    assert!(refused.stderr.contains("batch_size"), "{}", refused.stderr);
 }
 
 #[test]

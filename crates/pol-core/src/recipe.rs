@@ -1,6 +1,13 @@
 //! The recipe (SPEC.md §9): everything about a training but its seed, with no default left open,
 //! so that two parties who hold the same recipe mean the same training.
 
+mod check;
+mod learning_rate;
+
+pub use check::{Range, RecipeError, Whole};
+pub(crate) use learning_rate::Piece;
+pub use learning_rate::{Decay, LearningRate, MAX_MILESTONES};
+
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
@@ -8,10 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec;
 use crate::digest::{Digest, tagged};
-use crate::schedule::{MAX_BATCH, MAX_STEPS};
-
-/// The most milestones of a learning rate. Each costs a multiplication in every step.
-pub const MAX_MILESTONES: usize = 1024;
 
 /// Model, data, optimizer, learning rate, length and numerics of a training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -105,11 +108,11 @@ pub enum Optimizer {
     Sgd {
         /// μ; no velocity is kept where it is zero.
         momentum: f64,
-        /// 0 in PyTorch and in the papers.
+        /// 0 by default in PyTorch, and in the papers. Needs momentum.
         dampening: f64,
         /// L2 penalty on every parameter.
         weight_decay: f64,
-        /// Nesterov's look-ahead.
+        /// Nesterov's look-ahead. Needs momentum, and no dampening.
         nesterov: bool,
     },
     /// Adam (Kingma & Ba, 2015), with coupled weight decay.
@@ -136,60 +139,6 @@ pub enum Optimizer {
     },
     /// A library user's own optimizer.
     Custom(Component),
-}
-
-/// The learning rate as a function of the step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LearningRate {
-    /// The rate after warm-up, before decay.
-    pub base: f64,
-    /// Steps of linear warm-up: step `t < warmup` uses `base · (t + 1) / warmup`.
-    pub warmup: u64,
-    /// What happens after it.
-    pub decay: Decay,
-}
-
-/// How the learning rate falls.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub enum Decay {
-    /// Not at all.
-    Constant,
-    /// Multiplied by `gamma` at each milestone, a step.
-    MultiStep {
-        /// Steps in ascending order.
-        milestones: Vec<u64>,
-        /// The factor.
-        gamma: f64,
-    },
-    /// Half a cosine from `base` down to `min` at the last step (Loshchilov & Hutter, 2017).
-    Cosine {
-        /// The rate at the end.
-        min: f64,
-    },
-}
-
-impl LearningRate {
-    /// The rate that `step` of `steps` uses.
-    pub fn at(&self, step: u64, steps: u64) -> f64 {
-        if step < self.warmup {
-            return self.base * (step + 1) as f64 / self.warmup as f64;
-        }
-        match &self.decay {
-            Decay::Constant => self.base,
-            Decay::MultiStep { milestones, gamma } => {
-                let passed = milestones.iter().filter(|&&m| m <= step).count();
-                (0..passed).fold(self.base, |rate, _| rate * gamma)
-            }
-            Decay::Cosine { min } => {
-                let span = steps.saturating_sub(self.warmup).max(1) as f64;
-                let done = (step - self.warmup) as f64 / span;
-                let half_cosine = 0.5 * (1.0 + libm::cos(std::f64::consts::PI * done));
-                min + (self.base - min) * half_cosine
-            }
-        }
-    }
 }
 
 /// Whose kernels compute, and so how a replay is compared.
@@ -255,82 +204,10 @@ impl TryFrom<String> for Numerics {
 #[error("numerics are `exact` or one of `{}`", Numerics::NAMES.join("`, `"))]
 pub struct UnknownNumerics;
 
-/// A recipe that no training can follow.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("the recipe's `{field}` {problem}")]
-pub struct RecipeError {
-    /// The field, as in SPEC.md §9.
-    pub field: &'static str,
-    /// What is wrong with it.
-    pub problem: String,
-}
-
 impl Recipe {
     /// `H("pol.v1.recipe", canonical encoding)`.
     pub fn digest(&self) -> Digest {
         tagged("pol.v1.recipe", &[&codec::encode(self)])
-    }
-
-    /// Checks that numbers are in the ranges that a training needs.
-    ///
-    /// # Errors
-    /// Names the first field at fault.
-    pub fn check(&self) -> Result<(), RecipeError> {
-        let fail = |field, problem: &str| {
-            Err(RecipeError {
-                field,
-                problem: problem.to_owned(),
-            })
-        };
-        if self.steps == 0 || self.steps > MAX_STEPS {
-            return fail("steps", "must be from 1 to 2^32");
-        }
-        if self.batch_size == 0 || self.batch_size > MAX_BATCH {
-            return fail("batch_size", "must be from 1 to 2^20");
-        }
-        let LearningRate { base, decay, .. } = &self.learning_rate;
-        if !base.is_finite() || *base < 0.0 {
-            return fail(
-                "learning_rate.base",
-                "must be a number that is not negative",
-            );
-        }
-        let decay_ok = match decay {
-            Decay::Constant => true,
-            Decay::MultiStep { milestones, gamma } => gamma.is_finite() && milestones.is_sorted(),
-            Decay::Cosine { min } => min.is_finite(),
-        };
-        if !decay_ok {
-            return fail(
-                "learning_rate.decay",
-                "needs ascending milestones, at most 1024, and finite numbers",
-            );
-        }
-        let constants = match &self.optimizer {
-            Optimizer::Sgd {
-                momentum,
-                dampening,
-                weight_decay,
-                ..
-            } => vec![*momentum, *dampening, *weight_decay],
-            Optimizer::Adam {
-                beta1,
-                beta2,
-                epsilon,
-                weight_decay,
-            }
-            | Optimizer::AdamW {
-                beta1,
-                beta2,
-                epsilon,
-                weight_decay,
-            } => vec![*beta1, *beta2, *epsilon, *weight_decay],
-            Optimizer::Custom(_) => vec![],
-        };
-        if constants.iter().any(|c| !c.is_finite()) {
-            return fail("optimizer", "has a constant that is not finite");
-        }
-        Ok(())
     }
 
     /// The fields in which `claimed` differs from this recipe, each with both values.
@@ -421,35 +298,9 @@ impl Display for Optimizer {
     }
 }
 
-impl Display for LearningRate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.base)?;
-        match &self.decay {
-            Decay::Constant => f.write_str(", constant")?,
-            Decay::MultiStep { milestones, gamma } => {
-                let steps: Vec<_> = milestones.iter().map(ToString::to_string).collect();
-                write!(f, ", times {gamma} at steps {}", steps.join(", "))?;
-            }
-            Decay::Cosine { min } => write!(f, ", along a cosine to {min}")?,
-        }
-        match self.warmup {
-            0 => Ok(()),
-            steps => write!(f, ", warmed up over {steps} steps"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn rate(decay: Decay, warmup: u64) -> LearningRate {
-        LearningRate {
-            base: 0.1,
-            warmup,
-            decay,
-        }
-    }
 
     #[test]
     fn values_that_print_alike_are_still_told_apart() {
@@ -457,7 +308,11 @@ mod tests {
             model: Component::new("m").with("hidden", hidden),
             data: Component::new("d"),
             optimizer: Optimizer::Custom(Component::new("o")),
-            learning_rate: rate(Decay::Constant, 0),
+            learning_rate: LearningRate {
+                base: 0.1,
+                warmup: 0,
+                decay: Decay::Constant,
+            },
             batch_size: 1,
             steps: 1,
             numerics: Numerics::Stock,
@@ -478,37 +333,5 @@ mod tests {
         assert!(decode("exact").is_err());
         assert!(decode("exact/unfused-v2").is_err());
         assert!(Numerics::try_from("exact".to_owned()).is_ok());
-    }
-
-    #[test]
-    fn multi_step_falls_at_its_milestones() {
-        let rate = rate(
-            Decay::MultiStep {
-                milestones: vec![10, 20],
-                gamma: 0.5,
-            },
-            0,
-        );
-        assert_eq!(
-            [9, 10, 19, 20].map(|t| rate.at(t, 30)),
-            [0.1, 0.05, 0.05, 0.025]
-        );
-    }
-
-    #[test]
-    fn cosine_starts_at_base_and_nears_min() {
-        let rate = rate(Decay::Cosine { min: 0.01 }, 0);
-        assert_eq!(rate.at(0, 100), 0.1);
-        assert!((rate.at(50, 100) - 0.055).abs() < 1e-12);
-        assert!(rate.at(99, 100) < 0.0101);
-    }
-
-    #[test]
-    fn warm_up_is_linear_and_ends_at_base() {
-        let rate = rate(Decay::Constant, 4);
-        let close = |a: f64, b: f64| (a - b).abs() < 1e-15;
-        assert!(close(rate.at(0, 10), 0.025));
-        assert!(close(rate.at(3, 10), 0.1));
-        assert_eq!(rate.at(4, 10), 0.1);
     }
 }

@@ -61,13 +61,9 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// The share classified rightly, from 0 to 1.
-    pub fn accuracy(&self) -> f64 {
-        if self.records == 0 {
-            0.0
-        } else {
-            self.correct as f64 / self.records as f64
-        }
+    /// The share classified rightly, from 0 to 1; `None` if there were no images.
+    pub fn accuracy(&self) -> Option<f64> {
+        (self.records > 0).then(|| self.correct as f64 / self.records as f64)
     }
 }
 
@@ -118,6 +114,7 @@ pub fn image_learner(
     let spec = ModelSpec::of(&recipe.model)?;
     let (image, classes) = (dataset.image(), dataset.classes());
     spec.check(&recipe.model.name, image)?;
+    spec.check_batch(&recipe.model.name, image, recipe.batch_size)?;
     let layers = Layers::of(recipe.numerics);
     if let Numerics::Exact(profile) = recipe.numerics {
         pol_exact::probe::passed(device, kernels(profile))?;

@@ -92,6 +92,18 @@ pub enum ModelError {
         /// What it needs.
         problem: &'static str,
     },
+    /// A batch that leaves BatchNorm nothing to normalise by.
+    #[error(
+        "the model `{model}` cannot be trained in batches of 1 on images of {height}×{width}: its last          BatchNorm would see a single value of each channel, and make it zero; take a `batch_size` of at          least 2"
+    )]
+    SingleValue {
+        /// The model.
+        model: String,
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+    },
 }
 
 impl ModelSpec {
@@ -155,6 +167,30 @@ impl ModelSpec {
             }),
         }
     }
+
+    /// Checks that the model can be trained in batches of this size.
+    ///
+    /// # Errors
+    /// [`ModelError::SingleValue`] if a BatchNorm would normalise single values.
+    pub fn check_batch(
+        &self,
+        name: &str,
+        image: ImageShape,
+        batch_size: u64,
+    ) -> Result<(), ModelError> {
+        match self {
+            Self::ResNet(config)
+                if batch_size == 1 && config.values_of_last_channel(image) == 1 =>
+            {
+                Err(ModelError::SingleValue {
+                    model: name.to_owned(),
+                    height: image.height,
+                    width: image.width,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A numeric option of a component, or its default.
@@ -164,5 +200,31 @@ fn number(component: &Component, option: &str, default: f64) -> Option<f64> {
         Some(Value::Int(value)) => Some(*value as f64),
         Some(Value::Float(value)) => Some(*value),
         Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_leaves_batch_norm_single_values_is_refused() {
+        let check = |name: &str, size, batch_size| {
+            let image = ImageShape {
+                channels: 1,
+                height: size,
+                width: size,
+            };
+            let spec = ModelSpec::of(&Component::new(name)).unwrap();
+            spec.check_batch(name, image, batch_size)
+        };
+        // 8×8 is halved thrice in the wide networks, twice in the thin ones.
+        let error = check("resnet18", 8, 1).unwrap_err().to_string();
+        assert!(error.contains("batch_size"), "{error}");
+        assert_eq!(check("resnet18", 8, 2), Ok(()));
+        assert_eq!(check("resnet18", 12, 1), Ok(()));
+        assert_eq!(check("resnet20", 8, 1), Ok(()));
+        assert!(check("resnet20", 4, 1).is_err());
+        assert_eq!(check("lenet5", 8, 1), Ok(()));
     }
 }

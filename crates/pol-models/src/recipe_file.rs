@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use pol_core::recipe::{
-    Component, Decay, LearningRate, Numerics, Optimizer, Recipe, RecipeError, Value,
+    Component, Decay, LearningRate, Numerics, Optimizer, Range, Recipe, RecipeError, Value, Whole,
 };
-use pol_core::schedule::Schedule;
+use pol_core::schedule::{MAX_STEPS, Schedule};
 use serde::{Deserialize, Serialize};
 
 /// A recipe file.
@@ -176,10 +176,29 @@ pub enum RecipeFileError {
         /// What is wrong.
         problem: String,
     },
-    /// Numbers out of range.
+    /// A number out of range in the file.
+    #[error("{name}: {source}")]
+    Range {
+        /// The file.
+        name: String,
+        /// The field, and what it may be.
+        source: RecipeError,
+    },
+    /// A number out of range, of the file or of what was put in its place.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
 }
+
+/// Epochs of warm-up.
+const WARMUP_EPOCHS: Range = Range::from("learning_rate.warmup_epochs", 0.0);
+/// The epoch of a milestone.
+const MILESTONE: Range = Range::from("learning_rate.milestones", 0.0);
+/// Passes over the data.
+const EPOCHS: Whole = Whole::new("epochs", 1, MAX_STEPS);
+/// Steps between checkpoints.
+const INTERVAL: Whole = Whole::new("interval", 1, MAX_STEPS);
+/// Checkpoints to a kept state.
+const KEEP: Whole = Whole::new("keep", 1, MAX_STEPS);
 
 /// The shipped recipes, by name.
 pub const SHIPPED: [(&str, &str); 7] = [
@@ -217,12 +236,34 @@ impl RecipeFile {
     /// Reads a recipe file; `name` is for messages.
     ///
     /// # Errors
-    /// With the line at fault.
+    /// With the line at fault, or the field and what it may be.
     pub fn parse(name: &str, text: &str) -> Result<Self, RecipeFileError> {
-        toml::from_str(text).map_err(|source| RecipeFileError::Toml {
+        let file: Self = toml::from_str(text).map_err(|source| RecipeFileError::Toml {
             name: name.to_owned(),
             source: Box::new(source),
-        })
+        })?;
+        file.check().map_err(|source| RecipeFileError::Range {
+            name: name.to_owned(),
+            source,
+        })?;
+        Ok(file)
+    }
+
+    /// Checks the numbers that mean the same for any data set.
+    fn check(&self) -> Result<(), RecipeError> {
+        Whole::BATCH_SIZE.check(self.batch_size)?;
+        self.epochs.map_or(Ok(()), |epochs| EPOCHS.check(epochs))?;
+        (self.steps).map_or(Ok(()), |steps| Whole::STEPS.check(steps))?;
+        INTERVAL.check(self.interval)?;
+        KEEP.check(self.keep)?;
+        let rate = &self.learning_rate;
+        Range::BASE.check(rate.base)?;
+        WARMUP_EPOCHS.check(rate.warmup_epochs)?;
+        (rate.milestones.iter()).try_for_each(|milestone| MILESTONE.check(*milestone))?;
+        rate.gamma
+            .map_or(Ok(()), |gamma| Range::GAMMA.check(gamma))?;
+        rate.min.map_or(Ok(()), |min| Range::MIN.check(min))?;
+        self.optimizer.canonical().check()
     }
 
     /// The shipped recipe of this name.
@@ -242,6 +283,8 @@ impl RecipeFile {
                 problem: problem.to_owned(),
             })
         };
+        // Fields may have been set after the file was read.
+        self.check()?;
         let per_epoch = Schedule::steps_per_epoch(records, self.batch_size);
         if per_epoch == 0 {
             return field(
@@ -255,7 +298,16 @@ impl RecipeFile {
             _ => return field("epochs", "or `steps` must be given, and not both"),
         };
         let rate = &self.learning_rate;
-        let in_steps = |epochs: f64| (epochs * per_epoch as f64).round().max(0.0) as u64;
+        let in_steps = |epochs: f64| (epochs * per_epoch as f64).round() as u64;
+        let warmup = in_steps(rate.warmup_epochs);
+        if warmup > steps {
+            return field(
+                "learning_rate.warmup_epochs",
+                &format!(
+                    "are {warmup} steps, of a training of {steps}: warm up for less, or train longer"
+                ),
+            );
+        }
         let decay = match rate.schedule {
             ScheduleName::Constant => Decay::Constant,
             ScheduleName::MultiStep => Decay::MultiStep {
@@ -283,7 +335,7 @@ impl RecipeFile {
             optimizer: self.optimizer.canonical(),
             learning_rate: LearningRate {
                 base: rate.base,
-                warmup: in_steps(rate.warmup_epochs),
+                warmup,
                 decay,
             },
             batch_size: self.batch_size,

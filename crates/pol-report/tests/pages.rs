@@ -22,6 +22,8 @@ fn verified(hostile: &str) -> String {
         "expected": {{"recipe": {text}}}, "environment": {{"program": {text}, "os": {text}}},
         "evidence": {{"signed_by": {text}, "timestamps": [{{"of": {text}, "seconds": 5}}]}},
         "chain": [{text}],
+        "priors": [{{"commitment": {text}, "steps": {text}, "held_to": {text},
+            "recipe": {{"model": {{"name": {text}}}, "data": {{"name": {text}}}}}}}],
         "segments": [
             {{"index": 0, "first_step": 0, "last_step": 10, "digests_equal": false, "accepted": true,
               "l1": 1.0, "l2": 0.5, "linf": 0.1, "cosine": 1e-9, "movement_l2": 3.0,

@@ -53,6 +53,10 @@ pub(crate) struct VerifyArgs {
     /// latest first. They are verified too.
     #[arg(long, value_name = "RUN")]
     pub(crate) prior: Vec<PathBuf>,
+    /// The recipe that the proof of --prior has to be of; of several, the first is for the first.
+    /// Without it that proof's own is replayed, within the policy's bounds.
+    #[arg(long, value_name = "NAME|FILE", requires = "prior")]
+    pub(crate) prior_recipe: Vec<String>,
     /// A public key (PEM) that the proof has to be signed by; of several, one.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub(crate) trust: Vec<PathBuf>,

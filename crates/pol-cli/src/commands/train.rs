@@ -47,7 +47,8 @@ struct Trained {
     /// Checkpoints to a kept state.
     keep: u64,
     numerics: String,
-    test_accuracy: f64,
+    /// `None` if there are no test images.
+    test_accuracy: Option<f64>,
     test_records: u64,
     train_seconds: f64,
     steps_per_second: f64,
@@ -251,11 +252,14 @@ fn summarise(trained: &Trained, steps_made: u64, seconds: std::time::Duration) {
     );
     output::field(
         "accuracy",
-        format!(
-            "{:.2} % of {} test images",
-            100.0 * trained.test_accuracy,
-            trained.test_records
-        ),
+        match trained.test_accuracy {
+            Some(share) => format!(
+                "{:.2} % of {} test images",
+                100.0 * share,
+                trained.test_records
+            ),
+            None => "not measured: the data set has no test images".to_owned(),
+        },
     );
     output::field(
         "proof",

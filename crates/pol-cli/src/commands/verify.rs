@@ -166,6 +166,7 @@ fn judge(
             }
         },
     };
+    chain::check_usage(args, &claim)?;
     let claimed = &claim.terms.recipe;
     let needs_data = matches!(subject, Subject::Folder { .. }) || args.own_data;
     // The recipe whose data is loaded and whose model is built: the verifier's own if given.
@@ -244,7 +245,7 @@ fn judge(
     let recipe = expected.as_ref().unwrap_or(claimed);
     let prior = match claim.terms.start {
         Start::Prior { .. } if !args.prior.is_empty() => {
-            match chain::verify(&args.prior, &audit, &args.machine, machine)? {
+            match chain::verify(args, &audit, machine)? {
                 chain::Chain::Holds(links) => links,
                 chain::Chain::Broken(report) => return Ok(unread(*report)),
             }
@@ -278,6 +279,7 @@ fn judge(
             verified.randomness = Some(*randomness.digest());
             verified.evidence = shown;
             verified.chain = prior.iter().map(|link| link.prior.commitment()).collect();
+            verified.priors = prior.iter().map(chain::Link::report).collect();
             verified.warning = audit.policy.warning.clone();
             verified.offline_challenge = match &subject {
                 Subject::Opening(opened) => opened.challenge.randomness == Randomness::Offline,

@@ -1,6 +1,6 @@
 //! What a verifier expects of a claim and demands by its policy: comparisons that cost nothing.
 
-use crate::manifest::{Claim, Terms};
+use crate::manifest::{Claim, Start, Terms};
 use crate::model_file;
 use crate::policy::NumericsRule;
 use crate::records::{DataCommitment, Records};
@@ -38,10 +38,29 @@ impl Verifier<'_> {
             reasons.push(Reason::OtherDataRoot { expected, found });
         }
         reasons.extend(self.compare_with_policy(terms));
+        reasons.extend(self.compare_with_prior(terms));
         reasons
     }
 
-    fn compare_with_policy(&self, terms: &Terms) -> Vec<Reason> {
+    /// Whether the proof starts from the prior one that was given at all, and that one's terms against
+    /// the policy: what accepted it may have been another verifier's policy.
+    fn compare_with_prior(&self, terms: &Terms) -> Vec<Reason> {
+        let Some(prior) = self.prior else {
+            return vec![];
+        };
+        if !matches!(terms.start, Start::Prior { .. }) {
+            return vec![Reason::Prior(format!(
+                "the training does not start from another proof; the one given is {}",
+                prior.commitment()
+            ))];
+        }
+        (self.bounds_exceeded(prior.terms()).into_iter())
+            .map(|reason| Reason::Prior(reason.to_string()))
+            .collect()
+    }
+
+    /// What the policy does not admit of these terms.
+    fn bounds_exceeded(&self, terms: &Terms) -> Vec<Reason> {
         let mut reasons: Vec<Reason> = (self.policy.bounds.exceeded(terms).into_iter())
             .map(|exceeded| Reason::Bound {
                 bound: exceeded.bound,
@@ -64,6 +83,11 @@ impl Verifier<'_> {
                 found: terms.recipe.numerics.to_string(),
             });
         }
+        reasons
+    }
+
+    fn compare_with_policy(&self, terms: &Terms) -> Vec<Reason> {
+        let mut reasons = self.bounds_exceeded(terms);
         let problems = self.evidence.problems.iter().cloned();
         reasons.extend(problems.map(Reason::Attestation));
         let demanded = self.policy.evidence;

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::digest::Digest;
 use crate::ks::{holm, kolmogorov_smirnov, normal};
 use crate::learner::{Initial, Learner};
-use crate::manifest::Start;
+use crate::manifest::{Manifest, Start, Terms};
 use crate::model_file;
 use crate::object;
 use crate::policy::StartRule;
@@ -18,36 +18,60 @@ use super::replayed::first_difference;
 use super::report::{Report, Verdict};
 use super::stop::Stop;
 
-/// A prior proof that this verifier accepted, with its final state.
+/// A prior proof that this verifier accepted, with its terms and its final state.
 #[derive(Debug, Clone)]
 pub struct VerifiedPrior {
     commitment: Digest,
+    terms: Terms,
     state: State,
+    /// The proofs of its chain, itself included.
+    depth: u64,
 }
 
 /// The commitment and the final state of the finished proof in `store`; `None` if there is none, or
 /// its model is not the one that is committed to. Nothing else is checked.
 pub fn final_state(store: &dyn Store) -> Option<(Digest, State)> {
+    let (manifest, state) = finished(store)?;
+    Some((manifest.claim.commitment(), state))
+}
+
+fn finished(store: &dyn Store) -> Option<(Manifest, State)> {
     let manifest = read_claim(store).ok()?.ok()?;
     let name = manifest.checkpoints.last()?.state;
     let state = object::read_state(store, &name, None).ok()?;
     let fits = model_file::root(&state) == manifest.claim.model;
-    fits.then(|| (manifest.claim.commitment(), state))
+    fits.then_some((manifest, state))
 }
 
 impl VerifiedPrior {
     /// The final state of the proof in `store`, which `report` accepts. `None` if it does not, or if
     /// the store holds another proof.
     pub fn new(report: &Report, store: &dyn Store) -> Option<Self> {
-        let (commitment, state) = final_state(store)?;
+        let (manifest, state) = finished(store)?;
+        let commitment = manifest.claim.commitment();
         let accepted = report.verdict == Verdict::Accepted;
         let same = report.commitment == Some(commitment);
-        (accepted && same).then_some(Self { commitment, state })
+        let depth = match report.start {
+            Some(StartReport::Prior { prior_depth, .. }) => prior_depth + 1,
+            _ => 1,
+        };
+        (accepted && same).then_some(Self {
+            commitment,
+            terms: manifest.claim.terms,
+            state,
+            depth,
+        })
     }
 
     /// Its commitment.
     pub fn commitment(&self) -> Digest {
         self.commitment
+    }
+
+    /// Its terms. A verifier holds them to the bounds of its own policy, whatever policy accepted the
+    /// prior proof.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
     }
 
     /// Its final state.
@@ -66,6 +90,8 @@ pub enum StartReport {
     Prior {
         /// That proof's commitment.
         commitment: Digest,
+        /// How many proofs the training goes back to, one after the other.
+        prior_depth: u64,
     },
     /// Its layers cannot be told from freshly drawn ones.
     Claimed {
@@ -105,10 +131,21 @@ pub(super) fn check_start<L: Learner + ?Sized>(
                     ),
                 }))
             })?;
+            if prior.depth > rule.max_depth() {
+                return Err(Stop::Reject(Reason::Prior(format!(
+                    "the chain of them is {} long; the policy admits {}",
+                    prior.depth,
+                    rule.max_depth()
+                ))));
+            }
             let expected = (derived.with_model_of(&prior.state))
                 .map_err(|error| Stop::Reject(Reason::Prior(error.to_string())))?;
             compare(proof, &expected)?;
-            Ok((StartReport::Prior { commitment }, expected))
+let report = StartReport::Prior {
+                commitment,
+                prior_depth: prior.depth,
+            };
+            Ok((report, expected))
         }
         (Start::Claimed, StartRule::Derived { .. }) => Err(Stop::Reject(Reason::Start(
             "the initial state is not derived from the seed, which the policy demands".to_owned(),

@@ -7,7 +7,7 @@ use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d
 use burn::tensor::{Device, Tensor};
 use pol_core::learner::Batch;
 
-use super::Classifier;
+use super::{Classifier, ImageShape};
 use crate::layers::Layers;
 
 /// What a block's shortcut does where its input and output differ in shape.
@@ -59,6 +59,12 @@ impl ResNetConfig {
             }
             _ => None,
         }
+    }
+
+    /// The values of one channel that the last BatchNorm sees of an image of this size.
+    pub(super) fn values_of_last_channel(&self, image: ImageShape) -> usize {
+        let halved = |size: usize| (1..self.stages.len()).fold(size, |size, _| size.div_ceil(2));
+        halved(image.height) * halved(image.width)
     }
 
     /// Builds the model on `device`.

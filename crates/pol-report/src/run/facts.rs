@@ -94,6 +94,22 @@ pub(super) fn trust(verified: &Value, claim: &Value) -> Section {
             prior.as_str().unwrap_or_default(),
         ));
     }
+    for prior in list(verified, "priors") {
+        let recipe = &prior["recipe"];
+        let held = match prior["held_to"].is_null() {
+            true => "its own claim",
+            false => "held to the verifier's",
+        };
+        facts.push(Fact::new(
+            "prior proof's recipe",
+            format!(
+                "{} on {}, {} steps: {held}",
+                text(&recipe["model"], "name"),
+                text(&recipe["data"], "name"),
+                text(prior, "steps"),
+            ),
+        ));
+    }
     for (key, label) in [
         ("recipe", "held to the recipe"),
         ("commitment", "held to the commitment"),

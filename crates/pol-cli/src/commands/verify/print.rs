@@ -13,6 +13,8 @@ use crate::commands::audit::describe_grinding;
 use crate::error::Exit;
 use crate::output;
 
+use super::chain::PriorReport;
+
 /// Rows of the table before it is cut to the largest distances.
 const MAX_ROWS: usize = 24;
 
@@ -73,6 +75,8 @@ pub(crate) struct Verified {
     pub(super) evidence: Shown,
     /// The prior proofs that the training goes back to, the latest first.
     pub(super) chain: Vec<Digest>,
+    /// The same proofs with their recipes.
+    pub(super) priors: Vec<PriorReport>,
     /// What the policy says of itself.
     pub(super) warning: Option<String>,
     pub(super) verify_seconds: f64,
@@ -93,6 +97,7 @@ impl Verified {
             environment: Environment::here(),
             evidence: Shown::default(),
             chain: vec![],
+            priors: vec![],
             warning: None,
             catches_1_percent: report.catches(0.01),
             catches_10_percent: report.catches(0.1),
@@ -182,8 +187,10 @@ impl Verified {
         }
         match self.report.start {
             Some(StartReport::Prior { .. }) => {
-                let chain: Vec<_> = self.chain.iter().map(Digest::to_string).collect();
-                output::field("starts from", chain.join(", from "));
+                for prior in &self.priors {
+                    output::field("starts from", prior.commitment.to_string());
+                    output::field("", prior.describe());
+                }
             }
             Some(StartReport::Claimed { layers, smallest_p }) => output::field(
                 "start",
