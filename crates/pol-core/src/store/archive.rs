@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use crate::object::{MAX_OBJECT_BYTES, MAX_STATE_BYTES};
 
-use super::{Beside, Item, Store, StoreError, live_objects};
+use super::{Beside, Item, Store, StoreError, live_objects, open_regular};
 
 const BLOCK: usize = 512;
 /// Two empty blocks end an archive.
@@ -180,19 +180,14 @@ impl ArchiveStore {
     /// [`ArchiveError`] if it is not an archive as [`pack`] makes them.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, ArchiveError> {
         let path = path.into();
-        let file = File::open(&path).and_then(|file| {
-            let regular = file.metadata()?.is_file();
-            regular.then_some(file).ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
-            })
-        });
-        let file = file.map_err(|source| ArchiveError::Io {
+        let opened = open_regular(&path);
+        let (file, len) = opened.map_err(|source| ArchiveError::Io {
             path: path.display().to_string(),
             source,
         })?;
         let members = Scan {
             path: &path,
-            len: file.metadata().map_or(0, |metadata| metadata.len()),
+            len,
             reader: BufReader::new(&file),
             at: 0,
         }
@@ -258,6 +253,12 @@ impl Store for ArchiveStore {
 
     fn read(&self, item: Item, limit: u64) -> Result<Vec<u8>, StoreError> {
         self.content(&Member::Item(item), limit)
+    }
+
+    fn length(&self, item: Item) -> Result<u64, StoreError> {
+        let found = self.members.get(&Member::Item(item));
+        let missing = || StoreError::Missing { item: item.path() };
+        found.map(|(_, len)| *len).ok_or_else(missing)
     }
 
     fn write(&self, _: Item, _: &[u8]) -> Result<(), StoreError> {

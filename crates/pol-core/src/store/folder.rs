@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use super::file::open_unlinked;
 use super::{Beside, Item, MAX_BESIDE, Store, StoreError};
 use crate::digest::Digest;
 
@@ -185,6 +186,11 @@ impl Store for FolderStore {
         read_file(&self.path(item), &item.path(), limit)
     }
 
+    fn length(&self, item: Item) -> Result<u64, StoreError> {
+        let found = opened(&self.path(item), &item.path());
+        found.map(|(_, len)| len)
+    }
+
     fn write(&self, item: Item, bytes: &[u8]) -> Result<(), StoreError> {
         self.write_file(&self.path(item), bytes)
     }
@@ -262,37 +268,43 @@ impl Store for FolderStore {
     }
 }
 
+/// A regular file of a proof, and its length.
+fn opened(path: &Path, item: &str) -> Result<(File, u64), StoreError> {
+    let item = || item.to_owned();
+    // What is there is looked at before it is opened, so that the error says what it is: a proof folder may
+    // hold a pipe that would block, or a link that leads out of it. What is opened then is looked at again.
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => return Err(StoreError::NotAFile { item: item() }),
+        Err(error) if is_absence(&error) => return Err(StoreError::Missing { item: item() }),
+        Err(source) => return Err(failed(path, source)),
+    }
+    open_unlinked(path).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => StoreError::NotAFile { item: item() },
+        _ => failed(path, error),
+    })
+}
+
 /// Reads a regular file of at most `limit` bytes.
 fn read_file(path: &Path, item: &str, limit: u64) -> Result<Vec<u8>, StoreError> {
-    let item = || item.to_owned();
-    // `symlink_metadata` and the check before opening: a proof folder may hold a pipe that
-    // would block, or a link that leads out of it.
-    let metadata = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if is_absence(&error) => {
-            return Err(StoreError::Missing { item: item() });
-        }
-        Err(source) => return Err(failed(path, source)),
-    };
-    if !metadata.is_file() {
-        return Err(StoreError::NotAFile { item: item() });
-    }
     let too_large = |len| StoreError::TooLarge {
-        item: item(),
+        item: item.to_owned(),
         len,
         limit,
     };
-    if metadata.len() > limit {
-        return Err(too_large(metadata.len()));
+    let (file, len) = opened(path, item)?;
+    if len > limit {
+        return Err(too_large(len));
     }
-    let mut bytes = Vec::with_capacity(metadata.len() as usize);
-    File::open(path)
-        .and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut bytes))
+    let mut bytes = Vec::with_capacity(len as usize);
+    // A file that grows while it is read does not grow beyond the limit.
+    (file.take(limit.saturating_add(1)))
+        .read_to_end(&mut bytes)
         .map_err(|source| failed(path, source))?;
-    if bytes.len() as u64 > limit {
-        return Err(too_large(bytes.len() as u64));
+    match bytes.len() as u64 {
+        len if len > limit => Err(too_large(len)),
+        _ => Ok(bytes),
     }
-    Ok(bytes)
 }
 
 /// The object that is stored at a path, if one is.
