@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use crate::object::{MAX_OBJECT_BYTES, MAX_STATE_BYTES};
@@ -207,14 +207,28 @@ impl ArchiveStore {
         let manifest = Member::Item(Item::Manifest);
         let last = self.members.keys().filter(|member| **member == manifest);
         for member in (self.members.keys().filter(|member| **member != manifest)).chain(last) {
+            // What is copied is never held as a whole: an archive may be a sparse file.
+            let mut content = self.reader(member)?;
             match member {
-                Member::Item(item) => to.write(*item, &self.read(*item, member.limit())?)?,
+                Member::Item(item) => to.write_from(*item, &mut content)?,
                 Member::Beside(folder, name) => {
-                    to.write_beside(*folder, name, &self.read_beside(*folder, name)?)?;
+                    to.write_beside_from(*folder, name, &mut content)?
                 }
             }
         }
         Ok(())
+    }
+
+    /// The content of a member, to be read once. Ending before the member does is an error.
+    fn reader(&self, member: &Member) -> Result<Content<'_>, StoreError> {
+        let missing = || StoreError::Missing {
+            item: member.path(),
+        };
+        let &(offset, left) = self.members.get(member).ok_or_else(missing)?;
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.seek(SeekFrom::Start(offset))
+            .map_err(|source| self.failed(source))?;
+        Ok(Content { file, left })
     }
 
     fn content(&self, member: &Member, limit: u64) -> Result<Vec<u8>, StoreError> {
@@ -298,6 +312,24 @@ impl Store for ArchiveStore {
     fn read_beside(&self, folder: Beside, name: &str) -> Result<Vec<u8>, StoreError> {
         let member = Member::Beside(folder, name.to_owned());
         self.content(&member, member.limit())
+    }
+}
+
+/// What is left to be read of a member.
+struct Content<'a> {
+    file: MutexGuard<'a, File>,
+    left: u64,
+}
+
+impl Read for Content<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).map_or(to.len(), |left| left.min(to.len()));
+        let read = self.file.read(&mut to[..most])?;
+        if read == 0 && most > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= read as u64;
+        Ok(read)
     }
 }
 

@@ -39,7 +39,7 @@ impl FolderStore {
     }
 
     /// Writes a file as a whole: under a temporary name, synced, renamed.
-    fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    fn write_file(&self, path: &Path, bytes: &mut impl Read) -> Result<(), StoreError> {
         let folder = path.parent().unwrap_or(&self.root);
         if !folder.is_dir() {
             fs::create_dir_all(folder).map_err(|source| failed(folder, source))?;
@@ -55,7 +55,7 @@ impl FolderStore {
         temporary
             .tempfile_in(folder)
             .and_then(|mut file| {
-                file.write_all(bytes)?;
+                io::copy(bytes, &mut file)?;
                 file.as_file().sync_all()?;
                 file.persist(path).map_err(|error| error.error)
             })
@@ -68,8 +68,23 @@ impl FolderStore {
     /// # Errors
     /// [`StoreError::Io`], also for a name that none may have.
     pub fn write_beside(&self, folder: Beside, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.write_beside_from(folder, name, &mut &*bytes)
+    }
+
+    /// As [`Self::write_beside`], with what `bytes` gives.
+    pub(super) fn write_beside_from(
+        &self,
+        folder: Beside,
+        name: &str,
+        bytes: &mut impl Read,
+    ) -> Result<(), StoreError> {
         let path = self.beside_path(folder, name)?;
         self.write_file(&path, bytes)
+    }
+
+    /// Writes an item as a whole, with what `bytes` gives: no more of it is held than a buffer.
+    pub(super) fn write_from(&self, item: Item, bytes: &mut impl Read) -> Result<(), StoreError> {
+        self.write_file(&self.path(item), bytes)
     }
 
     /// Removes what the proof is not made of: objects that are not in `live`, and what was left by writers
@@ -192,7 +207,7 @@ impl Store for FolderStore {
     }
 
     fn write(&self, item: Item, bytes: &[u8]) -> Result<(), StoreError> {
-        self.write_file(&self.path(item), bytes)
+        self.write_from(item, &mut &*bytes)
     }
 
     fn lock(&self) -> Result<(), StoreError> {
