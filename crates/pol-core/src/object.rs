@@ -213,21 +213,28 @@ fn parse(bytes: &[u8]) -> Result<StateObject, ObjectError> {
     )?)
 }
 
+/// Checks what an object says of a state's tensors, and gives the bytes that their values take.
+fn check_headers(entries: &[EntryHeader]) -> Result<u64, ObjectError> {
+    if entries.len() > MAX_ENTRIES {
+        return Err(StateError::TooMany(entries.len()).into());
+    }
+    entries.iter().try_for_each(EntryHeader::check)?;
+    let total = entries
+        .iter()
+        .try_fold(0u64, |sum, header| sum.checked_add(header.byte_len()?))
+        .unwrap_or(u64::MAX);
+    match total <= MAX_STATE_BYTES {
+        true => Ok(total),
+        false => Err(ObjectError::TooLarge(total)),
+    }
+}
+
 fn whole(
     entries: Vec<EntryHeader>,
     values: &[u8],
     limits: Limits<'_>,
 ) -> Result<State, ObjectError> {
-    if entries.len() > MAX_ENTRIES {
-        return Err(StateError::TooMany(entries.len()).into());
-    }
-    let total = entries
-        .iter()
-        .try_fold(0u64, |sum, header| sum.checked_add(header.byte_len()?))
-        .unwrap_or(u64::MAX);
-    if total > MAX_STATE_BYTES {
-        return Err(ObjectError::TooLarge(total));
-    }
+    let total = check_headers(&entries)?;
     limits.check(&entries, values.len())?;
     let mut planes = Planes::decompress(&entries, total, values)?;
     let entry = |header: EntryHeader| {

@@ -7,8 +7,8 @@ use crate::state::{EntryHeader, State};
 use crate::store::{Item, Store, StoreError};
 
 use super::{
-    Limits, MAX_DIFFERENCES, MAX_OBJECT_BYTES, ObjectError, StateObject, difference, named, parse,
-    whole,
+    Limits, MAX_DIFFERENCES, MAX_OBJECT_BYTES, ObjectError, StateObject, check_headers, difference,
+    named, parse, whole,
 };
 
 /// What reading a state may hold of the differences on its way, in bytes.
@@ -118,7 +118,11 @@ pub fn layout_of(
     let mut at = *name;
     for _ in 0..=MAX_DIFFERENCES {
         match read_object(store, &at, limits)? {
-            StateObject::Whole { entries, .. } => return Ok(entries),
+            StateObject::Whole { entries, .. } => {
+                let checked = check_headers(&entries);
+                checked.map_err(|source| ReadStateError::Object { name: at, source })?;
+                return Ok(entries);
+            }
             StateObject::Difference { base, .. } => at = base,
         }
     }
