@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pol_core::manifest::Start;
 use pol_core::records::Records;
-use pol_core::verify::{Evidence, Reason, Report, Verdict, VerifiedPrior, read_claim};
+use pol_core::verify::{Evidence, Proof, Reason, Report, Verdict, VerifiedPrior};
 use pol_models::dataset::default_folder;
 use pol_models::dataset_of;
 
@@ -43,11 +43,12 @@ pub(super) fn verify(
             let place = format!("{}: {problem}", folder.display());
             Chain::Broken(Box::new(Report::rejected(None, vec![Reason::Prior(place)])))
         };
-        let manifest = match read_claim(store.as_ref())? {
-            Ok(manifest) => manifest,
-            Err(reason) => return Ok(broken(reason.to_string())),
+        let proof = match Proof::read(store.as_ref(), audit.resources)? {
+            Ok(proof) => proof,
+            Err(reason) if reason.is_rejection() => return Ok(broken(reason.to_string())),
+            Err(reason) => return Ok(Chain::Broken(Box::new(Report::stopped(None, vec![reason])))),
         };
-        let terms = &manifest.claim.terms;
+        let terms = &proof.claim().terms;
         let data = args.data_dir.clone().unwrap_or_else(default_folder);
         let loaded = dataset_of(&terms.recipe)?.load(&data)?;
         let mut policy = audit.policy.clone();
@@ -66,7 +67,7 @@ pub(super) fn verify(
             ..Audit::bits()
         };
         let records: &dyn Records = &loaded.train;
-        let verified = of_prior.folder(&terms.recipe, records, machine, store.as_ref())?;
+        let verified = of_prior.folder(&terms.recipe, records, machine, &proof)?;
         let report = verified.report();
         if report.verdict != Verdict::Accepted {
             let reasons: Vec<_> = report.reasons.iter().map(ToString::to_string).collect();
@@ -76,7 +77,7 @@ pub(super) fn verify(
                 reasons.join("; ")
             )));
         }
-        match VerifiedPrior::new(report, store.as_ref()) {
+        match VerifiedPrior::of(report, &proof) {
             Some(prior) => links.insert(0, Link { prior }),
             None => return Ok(broken("its final state cannot be read".to_owned())),
         }
