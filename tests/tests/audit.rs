@@ -348,7 +348,7 @@ fn challenge_of_two(public: &PublicCommitment) -> Challenge {
 }
 
 #[test]
-fn a_verifier_with_data_of_its_own_compares_the_opened_records() {
+fn a_verifier_with_data_of_its_own_compares_the_whole_of_it() {
     let (store, manifest) = toy::proof();
     let public = public(&store);
     let challenge = challenge(&public);
