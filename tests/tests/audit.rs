@@ -348,7 +348,7 @@ fn challenge_of_two(public: &PublicCommitment) -> Challenge {
 }
 
 #[test]
-fn a_verifier_with_data_of_its_own_compares_the_opened_records() {
+fn a_verifier_with_data_of_its_own_compares_the_whole_of_it() {
     let (store, manifest) = toy::proof();
     let public = public(&store);
     let challenge = challenge(&public);
@@ -369,14 +369,67 @@ fn a_verifier_with_data_of_its_own_compares_the_opened_records() {
         &judged(&own, Some(tagged("another", &[]))),
         "the data's root",
     );
-    let opened = answer(&store, None, &challenge).records[3].index;
-    let mut other = own.clone();
-    other.0[opened as usize].1[0] ^= 1;
-    rejected(
-        &judged(&other, None),
-        &format!("record {opened} is not the one"),
-    );
+    let opening = answer(&store, None, &challenge);
+    let opened: Vec<u64> = opening.records.iter().map(|record| record.index).collect();
+    let unopened = (0..own.len())
+        .find(|index| !opened.contains(index))
+        .unwrap();
+    // The whole root is compared, not the opened records alone: one altered record, opened or not.
+    for index in [opened[3], unopened] {
+        let mut other = own.clone();
+        other.0[index as usize].1[0] ^= 1;
+        rejected(&judged(&other, None), "training data is not the verifier's");
+    }
     let mut shorter = own;
+    shorter.0.pop();
+    rejected(
+        &judged(&shorter, None),
+        "training data is not the verifier's",
+    );
+}
+
+/// The root of private data is of no use without its salts: the opened records are compared.
+#[test]
+fn a_verifier_with_a_copy_of_private_data_compares_what_is_opened_of_it() {
+    let records = toy::records();
+    let secret = SaltSecret::derive(b"mine");
+    let training = Training::new(toy::recipe(), &records, 7, INTERVAL).with_private_data(&secret);
+    let (store, _) = run(&training);
+    let public = public(&store);
+    let challenge = challenge_of_two(&public);
+    let judged = |own: &MemoryRecords, known: Option<&SaltSecret>| {
+        let mut verifier = Verifier::new(own);
+        if let Some(known) = known {
+            verifier = verifier.with_secret(known);
+        }
+        let opening = answer(&store, Some(&secret), &challenge);
+        let mut learner = Toy::new(&toy::recipe());
+        verifier
+            .verify_opening(&public, &challenge, opening, &mut learner, None, |_| {})
+            .unwrap()
+    };
+    accepted(&judged(&records, None));
+    accepted(&judged(&records, Some(&secret)));
+    let opening = answer(&store, Some(&secret), &challenge);
+    let opened: Vec<u64> = opening.records.iter().map(|record| record.index).collect();
+    let unopened = (0..records.len())
+        .find(|index| !opened.contains(index))
+        .unwrap();
+    let altered = |index: u64| {
+        let mut other = records.clone();
+        other.0[index as usize].1[0] ^= 1;
+        other
+    };
+    rejected(
+        &judged(&altered(opened[3]), None),
+        &format!("record {} is not the one", opened[3]),
+    );
+    accepted(&judged(&altered(unopened), None));
+    rejected(
+        &judged(&altered(unopened), Some(&secret)),
+        "training data is not the verifier's",
+    );
+    let mut shorter = records.clone();
     shorter.0.pop();
     rejected(&judged(&shorter, None), "is not the one");
 }

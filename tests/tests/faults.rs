@@ -76,6 +76,9 @@ impl Store for Faulty {
     fn read(&self, item: Item, limit: u64) -> Result<Vec<u8>, StoreError> {
         self.inner.read(item, limit)
     }
+    fn length(&self, item: Item) -> Result<u64, StoreError> {
+        self.inner.length(item)
+    }
     fn write(&self, item: Item, bytes: &[u8]) -> Result<(), StoreError> {
         // Writing an item is atomic: there is no half of it.
         self.does(|store| store.write(item, bytes), |_| Ok(()))
@@ -203,6 +206,9 @@ impl Store for Slow {
     }
     fn read(&self, item: Item, limit: u64) -> Result<Vec<u8>, StoreError> {
         self.inner.read(item, limit)
+    }
+    fn length(&self, item: Item) -> Result<u64, StoreError> {
+        self.inner.length(item)
     }
     fn write(&self, item: Item, bytes: &[u8]) -> Result<(), StoreError> {
         while !self.open.load(Ordering::SeqCst) {

@@ -100,8 +100,8 @@ fn memory_bounds_how_many_are_replayed_at_once() {
         made.load(Ordering::SeqCst)
     };
     assert_eq!(with(u64::MAX), 4);
-    // Eight states of 36 bytes for each.
-    assert_eq!(with(2 * 8 * 36), 2);
+    // Eight states of 36 bytes for each, and an order of thirty records.
+    assert_eq!(with(2 * 8 * (36 + 30)), 2);
     // One is the learner that was given.
     assert_eq!(with(0), 0);
 }

@@ -18,7 +18,6 @@ pub(crate) mod train;
 pub(crate) mod verdict;
 pub(crate) mod verify;
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -26,7 +25,7 @@ use pol_core::audit::{MAX_COMMITMENT_BYTES, PublicCommitment};
 use pol_core::digest::{Digest, tagged};
 use pol_core::policy::{self, Policy};
 use pol_core::random::Seed;
-use pol_core::store::{ArchiveStore, FolderStore, Store};
+use pol_core::store::{ArchiveStore, FolderStore, Store, open_regular};
 use pol_models::recipe_file::{RecipeFile, SHIPPED};
 
 use crate::args::CommitmentArg;
@@ -104,18 +103,14 @@ fn fresh_seed() -> Result<Seed, CliError> {
 
 /// Reads a file that somebody else may have made: a regular one, of at most `limit` bytes.
 fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, CliError> {
-    let metadata = std::fs::metadata(path).map_err(at(path))?;
-    let refuse = |why: String| Err(CliError::Malformed(format!("{}: {why}", path.display())));
-    if !metadata.is_file() {
-        return refuse("it is not a regular file".to_owned());
-    }
-    if metadata.len() > limit {
-        let len = metadata.len();
-        return refuse(format!("it has {len} bytes; the limit is {limit}"));
+    let (file, len) = open_regular(path).map_err(at(path))?;
+    if len > limit {
+        let path = path.display();
+        return Err(CliError::Malformed(format!(
+            "{path}: it has {len} bytes; the limit is {limit}"
+        )));
     }
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
-        .map_err(at(path))?;
+    file.take(limit).read_to_end(&mut bytes).map_err(at(path))?;
     Ok(bytes)
 }

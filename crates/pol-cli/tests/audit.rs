@@ -180,6 +180,8 @@ fn private_data_is_opened_by_its_owner_alone() {
     );
     assert_eq!(verified["verdict"], "accepted");
     assert!(verified["evidence"]["signed_by"].is_string());
+    // The opened records were compared; the root cannot be without the key.
+    assert!(verified["expected"]["data_root"].is_null());
     // The same training without salts, and with another key's, have other roots and weights.
     let (open_run, other_run) = (Run::new(), Run::new());
     let other = prover.key("other.pem");
@@ -204,13 +206,16 @@ fn private_data_is_opened_by_its_owner_alone() {
         );
     }
     // The whole folder without the key: nothing is accepted; with it, all.
+    let unknown = pol(&["verify", run.path(), "--json"]).expect(3).json();
+    assert!(unknown["expected"]["data_root"].is_null());
+    let known = pol(&["verify", run.path(), "--json", "--key", &key]).expect(0);
+    assert!(known.json()["expected"]["data_root"].is_string());
     let unknown = pol(&["verify", run.path()]).expect(3);
     assert!(
         unknown.stdout.contains("the data is private"),
         "{}",
         unknown.stdout
     );
-    pol(&["verify", run.path(), "--key", &key]).expect(0);
 }
 
 #[test]
@@ -502,7 +507,7 @@ fn files_of_the_exchange_that_are_not_what_they_should_be_are_named() {
         if !made.is_ok_and(|status| status.success()) {
             fs::create_dir(file).unwrap();
         }
-        let refused = pol(&verify).expect(1);
+        let refused = pol(&verify).expect(4);
         assert!(
             refused.stderr.contains("not a regular file"),
             "{}",

@@ -71,6 +71,52 @@ fn a_proof_is_packed_verified_where_it_is_and_unpacked_to_the_same_files() {
     );
 }
 
+/// Nobody writes to it: whoever waited for it would wait for ever.
+#[test]
+fn a_pipe_is_refused_at_once() {
+    let place = Place::new();
+    let pipe = place.path("run.tar");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    if !made.is_ok_and(|status| status.success()) {
+        return;
+    }
+    let out = place.path("out");
+    for args in [
+        &["verify", &pipe][..],
+        &["inspect", &pipe],
+        &["unpack", &pipe, "--out", &out],
+        &["commit", &pipe, "-o", &out],
+        &["report", &pipe, "-o", &out],
+    ] {
+        let refused = pol(args).expect(4);
+        let said = refused.stderr.contains("not a regular file");
+        assert!(said, "{args:?}: {}", refused.stderr);
+    }
+    assert!(!std::path::Path::new(&out).exists());
+}
+
+/// Everything is small in a proof of these digits: what does not fit is said to need more.
+#[test]
+fn a_model_file_that_is_too_long_for_the_memory_allowed_is_not_read() {
+    let (run, place) = (Run::new(), Place::new());
+    train_small(&run, &[]);
+    let long = place.path("model.safetensors");
+    fs::File::create(&long).unwrap().set_len(8 << 30).unwrap();
+    let args = ["verify", run.path(), "--memory", "64MiB"];
+    pol(&args).expect(0);
+    let refused = pol(&[&args[..], &["--model", &long]].concat()).expect(3);
+    assert!(refused.stdout.contains("--memory"), "{}", refused.stdout);
+    let model = run.file("model.safetensors");
+    let model = fs::File::options().write(true).open(model).unwrap();
+    model.set_len(8 << 30).unwrap();
+    let refused = pol(&["verify", run.path()]).expect(1);
+    assert!(
+        refused.stdout.contains("bytes, where that model takes"),
+        "{}",
+        refused.stdout
+    );
+}
+
 #[test]
 fn an_archive_that_is_none_is_rejected_by_what_is_wrong_with_it() {
     let (run, place) = (Run::new(), Place::new());

@@ -68,7 +68,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     forget_peak();
     let resources = Resources {
         threads: options.threads,
-        ..Resources::default()
+        // One thread works however large states are.
+        memory: Resources::default().memory.max(8 * state_bytes),
     };
     let started = Instant::now();
     let integrity = check_integrity(store.as_ref(), resources, &mut |_| {})?;

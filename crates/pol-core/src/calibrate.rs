@@ -49,7 +49,9 @@ pub enum CalibrateError {
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
     /// Momentum of an optimizer that only its own program knows.
-    #[error("what a custom optimizer learns is not known: noise is measured for sgd, adam and adamw")]
+    #[error(
+        "what a custom optimizer learns is not known: noise is measured for sgd, adam and adamw"
+    )]
     Custom,
     /// The training diverged.
     #[error("at step {0} there is no finite distance: the training has diverged")]

@@ -7,7 +7,7 @@ use safetensors::{Dtype, SafeTensors};
 use crate::digest::Digest;
 use crate::merkle::Tree;
 use crate::object::MAX_STATE_BYTES;
-use crate::state::{DType, Entry, State};
+use crate::state::{DType, Entry, EntryHeader, State};
 
 /// The prefix of the entries that are the model.
 const PREFIX: &str = "model/";
@@ -44,6 +44,19 @@ pub fn encode(state: &State) -> Result<Vec<u8>, ModelFileError> {
         })
         .collect::<Result<Vec<_>, ModelFileError>>()?;
     Ok(safetensors::serialize(views, None)?)
+}
+
+/// The least and the greatest length, in bytes, of the file of a model among tensors with these headers: that
+/// of its values, with a head whose numbers and names may take more or less.
+pub fn length_of(layout: &[EntryHeader]) -> (u64, u64) {
+    let model = || layout.iter().filter(|header| is_model(&header.name));
+    let values = model().filter_map(EntryHeader::byte_len);
+    let values = values.fold(0, u64::saturating_add);
+    // A character of a name is written as up to six; type, shape and place take less than the rest.
+    let named = |header: &EntryHeader| 6 * header.name.len() + 24 * header.shape.len() + 128;
+    let head: usize = model().map(named).sum();
+    let least = values.saturating_add(8);
+    (least, least.saturating_add(head as u64 + 16))
 }
 
 /// The root over the model's tensors in `state`: what a proof commits to (SPEC.md §10).
@@ -135,6 +148,10 @@ mod tests {
             altered[position] ^= 1;
             assert_ne!(root_of_file(&altered).ok(), Some(expected), "{position}");
         }
+        let layout: Vec<EntryHeader> = state().layout().cloned().collect();
+        let (least, most) = length_of(&layout);
+        assert!((least..=most).contains(&(file.len() as u64)));
+        assert!(most - least < 400, "nothing much longer is read");
         let extended = [&file[..], b"x"].concat();
         assert!(root_of_file(&extended).is_err());
         assert!(root_of_file(&[]).is_err());

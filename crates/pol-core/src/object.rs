@@ -4,9 +4,9 @@
 //! bytes). A state is stored as a whole, or as its difference from another one that is stored too.
 
 mod coding;
+mod limits;
 mod planes;
-
-use std::borrow::Cow;
+mod reading;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -15,23 +15,25 @@ use crate::codec::{self, CodecError};
 use crate::digest::{Digest, tagged};
 use crate::schedule::{BatchPlan, MAX_BATCH};
 use crate::state::{Entry, EntryHeader, MAX_ENTRIES, State, StateError};
-use crate::store::{Item, Store, StoreError};
 
 use coding::{Around, Codings};
 use planes::Planes;
+
+pub use limits::{Layout, Limits, held_bytes};
+pub use reading::{ReadStateError, base_of, layout_of, read_state, read_state_within};
 
 /// The largest state, in bytes of raw values.
 pub const MAX_STATE_BYTES: u64 = 8 << 30;
 /// The largest object file. Compression never makes a state much larger than it is.
 pub const MAX_OBJECT_BYTES: u64 = MAX_STATE_BYTES + (64 << 20);
+/// The longest list of batches, in bytes.
+pub const MAX_BATCHES_BYTES: u64 = MAX_BATCH * 1024;
 /// The most differences between a state and one that is stored as a whole.
 pub const MAX_DIFFERENCES: usize = 64;
 /// Of so many states in a row one is stored as a whole, the others as differences from the one before: a
 /// state is found by reading at most so many objects.
 pub const WHOLE_EVERY: usize = 16;
 const CHECKSUM_BYTES: usize = 4;
-/// What reading a state may hold of the differences on its way.
-const WAY_BYTES: usize = 64 << 20;
 
 /// Why an object is not what its name says.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +63,17 @@ pub enum ObjectError {
     /// A state beyond the limit.
     #[error("its shapes need {0} bytes; the limit is {MAX_STATE_BYTES}")]
     TooLarge(u64),
+    /// A state with other tensors than it has to have. Its values were not decompressed.
+    #[error("its tensors are not those that this training has")]
+    OtherLayout(Vec<EntryHeader>),
+    /// A state that takes more memory than it may. Its values were not decompressed.
+    #[error("reading it takes {needed} bytes of memory; {allowed} are allowed")]
+    Memory {
+        /// What it takes, in bytes.
+        needed: u64,
+        /// What is allowed, in bytes.
+        allowed: u64,
+    },
     /// A difference that says how to read other entries than its base has.
     #[error("it does not say how each entry differs from that of the state {base}")]
     Codings {
@@ -72,32 +85,6 @@ pub enum ObjectError {
     NeedsBase {
         /// The state that it is a difference from.
         base: Digest,
-    },
-}
-
-/// Why a stored state cannot be had.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReadStateError {
-    /// An object cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// An object is not what its name says.
-    #[error("{}: {source}", Item::Object(*name).path())]
-    Object {
-        /// The object's name.
-        name: Digest,
-        /// What is wrong with it.
-        source: ObjectError,
-    },
-    /// Differences from differences without end.
-    #[error(
-        "{}: more than {MAX_DIFFERENCES} differences lie between it and a whole state",
-        Item::Object(*name).path()
-    )]
-    TooManyDifferences {
-        /// The object's name.
-        name: Digest,
     },
 }
 
@@ -199,82 +186,21 @@ impl Encoder {
 /// # Errors
 /// [`ObjectError`] if the bytes are not an encoding of exactly that state.
 pub fn decode_state(name: &Digest, bytes: &[u8]) -> Result<State, ObjectError> {
-    match parse(bytes)? {
-        StateObject::Whole { entries, values } => named(name, whole(entries, &values)?),
-        StateObject::Difference { base, .. } => Err(ObjectError::NeedsBase { base }),
-    }
+    decode_state_within(name, bytes, Limits::NONE)
 }
 
-/// The state named `name` in `store`, found by way of those that it is stored as a difference from.
-/// `known` is a state that may be among them.
+/// As [`decode_state`]; what exceeds `limits` is not decompressed.
 ///
 /// # Errors
-/// [`ReadStateError`]; a state is as damaged as any that it is a difference from.
-pub fn read_state(
-    store: &dyn Store,
+/// As [`decode_state`], with [`ObjectError::OtherLayout`] or [`ObjectError::Memory`] among them.
+pub fn decode_state_within(
     name: &Digest,
-    known: Option<(&Digest, &State)>,
-) -> Result<State, ReadStateError> {
-    let read = |name: &Digest| {
-        let bytes = store.read(Item::Object(*name), MAX_OBJECT_BYTES)?;
-        parse(&bytes).map_err(|source| ReadStateError::Object {
-            name: *name,
-            source,
-        })
-    };
-    // The differences on the way to a whole state. Memory does not grow with the way: what does not
-    // fit is read again.
-    let mut way: Vec<(Digest, Option<StateObject>)> = Vec::new();
-    let mut room = WAY_BYTES;
-    let mut at = *name;
-    let mut state = loop {
-        let object = read(&at)?;
-        let (base, len) = match object {
-            StateObject::Whole { entries, values } => {
-                let state = whole(entries, &values).and_then(|state| named(&at, state));
-                let state = state.map_err(|source| ReadStateError::Object { name: at, source })?;
-                break Cow::Owned(state);
-            }
-            StateObject::Difference {
-                base, ref values, ..
-            } => (base, values.len()),
-        };
-        let fits = len <= room;
-        room -= if fits { len } else { 0 };
-        way.push((at, fits.then_some(object)));
-        if way.len() > MAX_DIFFERENCES {
-            return Err(ReadStateError::TooManyDifferences { name: *name });
-        }
-        if let Some((_, state)) = known.filter(|(known, _)| **known == base) {
-            break Cow::Borrowed(state);
-        }
-        at = base;
-    };
-    while let Some((next, object)) = way.pop() {
-        let object = match object {
-            Some(object) => object,
-            None => read(&next)?,
-        };
-        let decoded = difference(object, &state).and_then(|state| named(&next, state));
-        let decoded = decoded.map_err(|source| ReadStateError::Object { name: next, source })?;
-        state = Cow::Owned(decoded);
-    }
-    Ok(state.into_owned())
-}
-
-/// The state that the object named `name` is stored as a difference from, if it is.
-///
-/// # Errors
-/// If the object cannot be read. Its values are not looked at.
-pub fn base_of(store: &dyn Store, name: &Digest) -> Result<Option<Digest>, ReadStateError> {
-    let bytes = store.read(Item::Object(*name), MAX_OBJECT_BYTES)?;
-    match parse(&bytes) {
-        Ok(StateObject::Whole { .. }) => Ok(None),
-        Ok(StateObject::Difference { base, .. }) => Ok(Some(base)),
-        Err(source) => Err(ReadStateError::Object {
-            name: *name,
-            source,
-        }),
+    bytes: &[u8],
+    limits: Limits<'_>,
+) -> Result<State, ObjectError> {
+    match parse(bytes)? {
+        StateObject::Whole { entries, values } => named(name, whole(entries, &values, limits)?),
+        StateObject::Difference { base, .. } => Err(ObjectError::NeedsBase { base }),
     }
 }
 
@@ -287,17 +213,29 @@ fn parse(bytes: &[u8]) -> Result<StateObject, ObjectError> {
     )?)
 }
 
-fn whole(entries: Vec<EntryHeader>, values: &[u8]) -> Result<State, ObjectError> {
+/// Checks what an object says of a state's tensors, and gives the bytes that their values take.
+fn check_headers(entries: &[EntryHeader]) -> Result<u64, ObjectError> {
     if entries.len() > MAX_ENTRIES {
         return Err(StateError::TooMany(entries.len()).into());
     }
+    entries.iter().try_for_each(EntryHeader::check)?;
     let total = entries
         .iter()
         .try_fold(0u64, |sum, header| sum.checked_add(header.byte_len()?))
         .unwrap_or(u64::MAX);
-    if total > MAX_STATE_BYTES {
-        return Err(ObjectError::TooLarge(total));
+    match total <= MAX_STATE_BYTES {
+        true => Ok(total),
+        false => Err(ObjectError::TooLarge(total)),
     }
+}
+
+fn whole(
+    entries: Vec<EntryHeader>,
+    values: &[u8],
+    limits: Limits<'_>,
+) -> Result<State, ObjectError> {
+    let total = check_headers(&entries)?;
+    limits.check(&entries, values.len())?;
     let mut planes = Planes::decompress(&entries, total, values)?;
     let entry = |header: EntryHeader| {
         let bytes = planes.next(&header);
@@ -306,7 +244,7 @@ fn whole(entries: Vec<EntryHeader>, values: &[u8]) -> Result<State, ObjectError>
     Ok(State::new(entries.into_iter().map(entry).collect())?)
 }
 
-fn difference(object: StateObject, base: &State) -> Result<State, ObjectError> {
+fn difference(object: StateObject, base: &State, limits: Limits<'_>) -> Result<State, ObjectError> {
     let StateObject::Difference {
         base: name,
         codings,
@@ -322,6 +260,7 @@ fn difference(object: StateObject, base: &State) -> Result<State, ObjectError> {
     let codings = codings.filter(|codings| codings.len() == base.entries().len());
     let codings = codings.ok_or_else(unfit)?;
     let layout: Vec<EntryHeader> = base.layout().cloned().collect();
+    limits.check(&layout, values.len())?;
     let mut planes = Planes::decompress(&layout, base.byte_len(), &values)?;
     let entries = coding::decoded(base, &codings, |header| planes.next(header));
     let entries = entries.ok_or_else(unfit)?;
@@ -356,8 +295,7 @@ pub fn encode_batches(batches: &[BatchPlan]) -> Vec<u8> {
 /// [`ObjectError`] if the bytes are not an encoding of exactly that list.
 pub fn decode_batches(name: &Digest, bytes: &[u8]) -> Result<Vec<BatchPlan>, ObjectError> {
     let payload = without_checksum(bytes)?;
-    let limit = MAX_BATCH * 1024;
-    let object: BatchesObject = codec::decode("the batches object", payload, limit)?;
+    let object: BatchesObject = codec::decode("the batches object", payload, MAX_BATCHES_BYTES)?;
     match batches_digest(&object.batches) {
         digest if digest == *name => Ok(object.batches),
         found => Err(ObjectError::WrongContent { found }),
@@ -389,7 +327,7 @@ fn without_checksum(bytes: &[u8]) -> Result<&[u8], ObjectError> {
 mod tests {
     use super::*;
     use crate::state::{RATE_ENTRY, STEP_ENTRY};
-    use crate::store::MemoryStore;
+    use crate::store::{Item, MemoryStore, Store};
     use proptest::prelude::*;
 
     fn state() -> State {

@@ -95,12 +95,19 @@ impl Schedule {
         }
     }
 
+    /// Bytes of memory that the order of so many records takes.
+    pub const fn bytes(records: u64) -> u64 {
+        records.saturating_mul(8)
+    }
+
     /// The batch of `step`. Asking for the steps of an epoch in a row costs one permutation.
     pub fn batch(&mut self, step: u64) -> BatchPlan {
         let per_epoch = Self::steps_per_epoch(self.records, self.batch_size);
         let (epoch, within) = (step / per_epoch, step % per_epoch);
         if self.permutation.as_ref().is_none_or(|(e, _)| *e != epoch) {
             let mut stream = self.seed.stream(Purpose::Permutation { epoch });
+            // Two are never held at once.
+            self.permutation = None;
             self.permutation = Some((epoch, stream.permutation(self.records)));
         }
         let start = (within * self.batch_size) as usize;

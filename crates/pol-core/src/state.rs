@@ -114,7 +114,8 @@ impl EntryHeader {
             .try_fold(self.dtype.size() as u64, |len, &dim| len.checked_mul(dim))
     }
 
-    fn check(&self) -> Result<(), StateError> {
+    /// Checks the name, the rank and the length of the values.
+    pub(crate) fn check(&self) -> Result<(), StateError> {
         let name_ok = !self.name.is_empty()
             && self.name.len() <= MAX_NAME_BYTES
             && !self.name.chars().any(char::is_control);

@@ -3,10 +3,12 @@
 //! proof says.
 
 mod archive;
+mod file;
 mod folder;
 mod memory;
 
 pub use archive::{ArchiveError, ArchiveStore, pack};
+pub use file::open_regular;
 pub use folder::{Collected, FolderStore};
 pub use memory::MemoryStore;
 
@@ -174,6 +176,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`]; a missing item is [`StoreError::Missing`].
     fn read(&self, item: Item, limit: u64) -> Result<Vec<u8>, StoreError>;
+
+    /// The length of an item in bytes. Nothing of it is read.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    fn length(&self, item: Item) -> Result<u64, StoreError>;
 
     /// Writes an item as a whole, replacing it where it exists.
     ///

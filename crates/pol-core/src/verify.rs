@@ -4,15 +4,19 @@
 //! The verifier brings its own expectations. What a proof says about itself is a claim, to be
 //! compared with them; nothing in it weakens a check.
 
-mod distance;
 mod calibrated;
 mod coast;
 mod differences;
+mod distance;
 mod expectations;
 mod heading;
 mod integrity;
+mod layout;
 mod noise;
 mod opened;
+mod orders;
+mod own;
+mod proof;
 mod reason;
 mod replay;
 mod replayed;
@@ -24,17 +28,18 @@ mod slack;
 mod start;
 mod stop;
 
-pub use distance::{Distances, Tolerance};
-pub use integrity::{Integrity, IntegrityChecked, Segment, check_integrity, read_claim};
 pub use calibrated::NoiseReport;
+pub use distance::{Distances, Tolerance};
+pub(crate) use heading::Headings;
+pub use integrity::{Integrity, IntegrityChecked, Segment, check_integrity};
 pub(crate) use noise::{Amplitude, Perturbation};
+pub use proof::{Proof, read_claim};
 pub use reason::Reason;
 pub use report::{PartReport, Report, SegmentReport, Verdict};
 pub use resources::Resources;
 pub use segments::MakeLearner;
 pub use select::{Selection, catch_probability, sample_for};
 pub use slack::Slack;
-pub(crate) use heading::Headings;
 pub(crate) use slack::total;
 pub use start::{StartReport, VerifiedPrior, final_state};
 
@@ -48,10 +53,12 @@ use crate::records::{Records, SaltSecret};
 use crate::state::Part;
 use crate::store::{Store, StoreError};
 
-use integrity::check_and_measure;
-use opened::{check_opening, first_foreign};
+use integrity::{Fault, check_and_measure};
+use opened::{Disclosure, first_foreign};
+use own::OwnStates;
 use replay::{Preparation, Replayer};
 use segments::{Judge, Learners};
+use stop::Stop;
 
 /// Why a proof could not be judged: the machine is at fault, not the proof.
 #[derive(Debug, thiserror::Error)]
@@ -254,30 +261,63 @@ impl<'a> Verifier<'a> {
         store: &dyn Store,
         learner: &mut L,
         second: Option<&mut dyn Learner>,
+        progress: impl FnMut(Progress),
+    ) -> Result<Report, VerifyError> {
+        match Proof::read(store, self.resources)? {
+            Ok(proof) => self.verify_proof(&proof, learner, second, progress),
+            Err(reason) => Ok(self.name(Report::stopped(None, vec![reason]))),
+        }
+    }
+
+    /// As [`Verifier::verify_on`], of a proof that was read before, with the resources that were given then.
+    ///
+    /// # Errors
+    /// As [`Verifier::verify`].
+    pub fn verify_proof<L: Learner + ?Sized>(
+        &self,
+        proof: &Proof<'_>,
+        learner: &mut L,
+        second: Option<&mut dyn Learner>,
         mut progress: impl FnMut(Progress),
     ) -> Result<Report, VerifyError> {
+        let commitment = Some(proof.commitment());
+        let terms = &proof.claim().terms;
+        // First what costs nothing of the proof: claims, the verifier's own data, a step of its own learner.
+        // What is read then is known to be no more than was agreed to.
+        let mut reasons = self.compare_with_expectations(proof.claim());
+        if let Some(records) = self.records {
+            reasons.extend(self.compare_data(terms.data, records));
+        }
+        reasons.extend(self.order_too_large(terms));
+        if reasons.iter().any(Reason::is_rejection) {
+            return Ok(self.name(Report::stopped(commitment, reasons)));
+        }
+        let agreed = self.records.filter(|_| reasons.is_empty());
+        let own = agreed.map(|records| {
+            let batch = (0..terms.recipe.batch_size.min(records.len())).collect();
+            OwnStates::of(learner, terms, records, batch)
+        });
+        let known = own.as_ref().and_then(|own| own.as_ref().ok());
         let part = |name: &str| learner.part(name);
         // Movements cost time, and only the choice of the largest needs them.
         let chosen = self
             .selection
             .map_or(self.policy.segments.top, |chosen| chosen.top);
         let measured = chosen.map(|_| &part as &dyn Fn(&str) -> Part);
-        let checked = match check_and_measure(store, self.resources, measured, &mut progress)? {
+        let layouts = known.map(OwnStates::layouts);
+        let checked = match check_and_measure(proof, layouts, measured, &mut progress)? {
             Integrity::Holds(checked) => checked,
             Integrity::Broken { commitment, reason } => {
-                return Ok(self.name(Report::rejected(commitment, vec![reason])));
+                return Ok(self.name(Report::stopped(commitment, vec![reason])));
             }
         };
         let Some(records) = self.records else {
             let why = "a whole proof can be replayed only with its data; ask for an opening";
-            let commitment = Some(checked.commitment());
             return Ok(self.name(Report::inconclusive(commitment, why.to_owned())));
         };
-        let mut reasons = self.compare_with_expectations(checked.claim());
-        reasons.extend(self.compare_data(&checked, records));
-        if !reasons.is_empty() {
-            return Ok(self.name(Report::stopped(Some(checked.commitment()), reasons)));
-        }
+        let Some(own) = own else {
+            return Ok(self.name(Report::stopped(commitment, reasons)));
+        };
         let selection = self.selection.unwrap_or_else(|| {
             (self.policy.segments).selection(checked.segments(), self.randomness)
         });
@@ -285,7 +325,7 @@ impl<'a> Verifier<'a> {
             segments: selection.segments(&checked),
             selection,
             records,
-            any_batch: None,
+            own,
         };
         self.replay(&checked, audit, learner, second, progress)
     }
@@ -308,6 +348,8 @@ impl<'a> Verifier<'a> {
         let mut reasons = self.compare_with_expectations(&public.claim);
         let drawn = challenge.segments(&public.claim);
         reasons.extend(self.too_few(drawn.len() as u64, &public.claim));
+        reasons.extend(self.compare_opened_data(public.claim.terms.data));
+        reasons.extend(self.order_too_large(&public.claim.terms));
         let lengths = drawn.into_iter().map(|index| {
             let (first, last) = public.claim.terms.segment_steps(index);
             last - first
@@ -316,29 +358,31 @@ impl<'a> Verifier<'a> {
         if !reasons.is_empty() {
             return Ok(self.name(Report::stopped(Some(public.digest()), reasons)));
         }
-        let opened = match check_opening(public, challenge, opening)? {
+        let has_data = self.records.is_some();
+        let disclosure = Disclosure::check(public, challenge, opening, self.resources, has_data);
+        let disclosure = match disclosure {
+            Ok(disclosure) => disclosure,
+            Err(fault) => return self.at_fault(public, fault),
+        };
+        let foreign = (self.records).and_then(|own| first_foreign(&disclosure.records, own));
+        if let Some(index) = foreign {
+            let reasons = vec![Reason::OtherRecord(index)];
+            return Ok(self.name(Report::stopped(Some(public.digest()), reasons)));
+        }
+        let terms = &public.claim.terms;
+        let batch = disclosure.any_batch.clone();
+        let own = OwnStates::of(learner, terms, &disclosure.records, batch);
+        let layouts = own.as_ref().ok().map(OwnStates::layouts);
+        let opened = match disclosure.check_states(layouts) {
             Ok(opened) => opened,
-            Err((commitment, reason)) => {
-                return Ok(self.name(Report::rejected(Some(commitment), vec![reason])));
-            }
+            Err(fault) => return self.at_fault(public, fault),
         };
         let checked = &opened.checked;
-        let mut reasons = Vec::new();
-        if let Some(own) = self.records {
-            let (expected, found) = (own.len(), checked.claim().terms.data.records);
-            if expected != found {
-                reasons.push(Reason::OtherRecord(expected.min(found)));
-            }
-            reasons.extend(first_foreign(&opened.records, own).map(Reason::OtherRecord));
-        }
-        if !reasons.is_empty() {
-            return Ok(self.name(Report::stopped(Some(checked.commitment()), reasons)));
-        }
         let audit = Audit {
             segments: opened.segments,
             selection: challenge.selection(),
             records: &opened.records,
-            any_batch: Some(opened.any_batch),
+            own,
         };
         self.replay(checked, audit, learner, second, progress)
     }
@@ -358,13 +402,17 @@ impl<'a> Verifier<'a> {
         let preparation = Preparation {
             rule: self.policy.start,
             prior: self.prior,
-            any_batch: audit.any_batch,
+            own: audit.own,
         };
         let (mut replayer, start) =
             match Replayer::prepare(checked, learner, audit.records, preparation) {
                 Ok(prepared) => prepared,
                 Err(stop) => return Ok(self.name(stop.into_report(checked)?)),
             };
+        let state_bytes = replayer.state_bytes();
+        if let Err(reason) = segments::admit(checked.resources(), state_bytes) {
+            return Ok(self.name(Report::stopped(Some(checked.commitment()), vec![reason])));
+        }
         // Exact numerics leave nothing to tolerate.
         let comparison = match checked.is_exact() {
             true => Comparison::Bits,
@@ -383,7 +431,10 @@ impl<'a> Verifier<'a> {
             progress(Progress::Replay(done, total));
         };
         let learners = (self.learners.filter(|_| second.is_none()))
-            .map(|learners| learners.within(self.resources, replayer.state_bytes()))
+            .map(|learners| {
+                let records = checked.claim().terms.data.records;
+                learners.within(checked.resources(), state_bytes, records)
+            })
             .filter(|learners| learners.jobs > 1);
         let judged = match learners {
             None => judge.in_turn(&audit.segments, &mut replayer, second, &mut after_step),
@@ -413,6 +464,16 @@ impl<'a> Verifier<'a> {
         Ok(self.name(report))
     }
 
+    /// The verdict on an opening with this fault.
+    fn at_fault(&self, public: &PublicCommitment, fault: Fault) -> Result<Report, VerifyError> {
+        match fault {
+            Fault::Proof(reason) => {
+                Ok(self.name(Report::stopped(Some(public.digest()), vec![reason])))
+            }
+            Fault::Machine(error) => Err(error),
+        }
+    }
+
     fn name(&self, mut report: Report) -> Report {
         report.policy.clone_from(&self.policy.name);
         report.policy_digest = Some(self.policy.digest());
@@ -425,7 +486,7 @@ struct Audit<'r> {
     segments: Vec<u64>,
     selection: Selection,
     records: &'r dyn Records,
-    any_batch: Option<Vec<u64>>,
+    own: Result<OwnStates, Stop>,
 }
 
 /// The steps of the selected segments, and of those before them that have to be replayed since

@@ -58,7 +58,10 @@ pub(crate) fn run(
                 note_absent(&mut found, name);
                 continue;
             };
-            let intervals = plan.intervals.iter().filter(|k| **k <= training.recipe.steps);
+            let intervals = plan
+                .intervals
+                .iter()
+                .filter(|k| **k <= training.recipe.steps);
             let runs = intervals.flat_map(|k| (0..plan.seeds).map(move |seed| (*k, seed)));
             for (interval, seed) in runs {
                 let cell = format!("{number}/{name}/{interval}/{seed}");
@@ -134,7 +137,13 @@ fn summarise(rows: &[Measured]) -> SummaryTable {
     );
     let mut groups = BTreeMap::<_, Vec<&Measured>>::new();
     for row in rows {
-        let key = (&row.policy, &row.training, &row.numerics, &row.setting, row.interval);
+        let key = (
+            &row.policy,
+            &row.training,
+            &row.numerics,
+            &row.setting,
+            row.interval,
+        );
         groups.entry(key).or_default().push(row);
     }
     for ((policy, training, numerics, setting, interval), rows) in groups {

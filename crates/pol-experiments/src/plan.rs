@@ -193,10 +193,12 @@ impl Plan {
             | Experiment::Cost(_) => Vec::new(),
         };
         let known = ["wgpu", "vulkan", "cuda", "cpu"];
-        let named = settings.iter().map(|setting| match setting.strip_prefix("from-") {
-            Some(backend) => backend,
-            None => setting,
-        });
+        let named = settings
+            .iter()
+            .map(|setting| match setting.strip_prefix("from-") {
+                Some(backend) => backend,
+                None => setting,
+            });
         let named = named.filter(|name| known.contains(name));
         named.map(str::to_owned).collect()
     }

@@ -78,14 +78,21 @@ enum Adversary {
 }
 
 impl Adversary {
-    const ALL: [(Self, &'static str); 2] = [(Self::Greedy, "greedy"), (Self::Lookahead, "lookahead")];
+    const ALL: [(Self, &'static str); 2] =
+        [(Self::Greedy, "greedy"), (Self::Lookahead, "lookahead")];
 
     /// The pushes that it chooses among: of the model and of the optimizer, each towards the stolen model
     /// or away from it.
     const fn pushes(self) -> &'static [(f64, f64)] {
         match self {
             Self::Greedy => &[(1.0, 1.0)],
-            Self::Lookahead => &[(1.0, 1.0), (1.0, 0.0), (1.0, -1.0), (0.0, 1.0), (-1.0, -1.0)],
+            Self::Lookahead => &[
+                (1.0, 1.0),
+                (1.0, 0.0),
+                (1.0, -1.0),
+                (0.0, 1.0),
+                (-1.0, -1.0),
+            ],
         }
     }
 }
@@ -108,7 +115,10 @@ pub(crate) fn run(plan: &Slack, lab: &Lab<'_>, rows: &Path) -> Result<Found, Exp
                     if table.has(&cell) {
                         continue;
                     }
-                    (lab.tell)(&format!("{}: k = {interval}, {policy}, {name}", training.name));
+                    (lab.tell)(&format!(
+                        "{}: k = {interval}, {policy}, {name}",
+                        training.name
+                    ));
                     let (honest, stolen) = match &ends {
                         Some(ends) => ends,
                         None => ends.insert((last(0)?, last(1)?)),
@@ -173,9 +183,14 @@ pub(crate) fn run(plan: &Slack, lab: &Lab<'_>, rows: &Path) -> Result<Found, Exp
 
 /// The policy's calibration, or for one that has none what the default would tolerate.
 fn rule(policy: &str) -> Result<Calibration, ExperimentError> {
-    match (policy_named(policy)?.comparison, policy_named("calibrated")?.comparison) {
+    match (
+        policy_named(policy)?.comparison,
+        policy_named("calibrated")?.comparison,
+    ) {
         (Comparison::Calibrated(rule), _) | (_, Comparison::Calibrated(rule)) => Ok(rule),
-        _ => Err(ExperimentError::Plan("the default is not calibrated".to_owned())),
+        _ => Err(ExperimentError::Plan(
+            "the default is not calibrated".to_owned(),
+        )),
     }
 }
 
@@ -200,7 +215,14 @@ impl Forger<'_> {
         let end = self.forge(strength, &store)?;
         let recipe = &self.training.recipe;
         let records = &self.training.data.train;
-        let report = judge(&store, recipe, records, policy, &Setting::Same, &Device::flex())?;
+        let report = judge(
+            &store,
+            recipe,
+            records,
+            policy,
+            &Setting::Same,
+            &Device::flex(),
+        )?;
         Ok(Made {
             strength,
             end,
@@ -226,13 +248,14 @@ impl Forger<'_> {
             let mut best: Option<(f64, State)> = None;
             for &(model, optimizer) in self.adversary.pushes() {
                 let pushed = self.pushed(&honest, &room, strength, (model, optimizer));
-                let distance = match self.adversary == Adversary::Lookahead && segment + 1 < segments {
-                    false => 0.0,
-                    true => {
-                        let next = forgery.train(learner, &pushed, segment + 1)?;
-                        model_distance(&next, self.stolen)
-                    }
-                };
+                let distance =
+                    match self.adversary == Adversary::Lookahead && segment + 1 < segments {
+                        false => 0.0,
+                        true => {
+                            let next = forgery.train(learner, &pushed, segment + 1)?;
+                            model_distance(&next, self.stolen)
+                        }
+                    };
                 if best.as_ref().is_none_or(|(least, _)| distance < *least) {
                     best = Some((distance, pushed));
                 }
@@ -266,11 +289,13 @@ impl Forger<'_> {
             }));
             let moved = with_entries(start, |entry| {
                 let values: Vec<f64> = (entry.values())
-                    .map(|value| match (value != 0.0, stream.borrow_mut().next_u32() & 3) {
-                        (true, 1) => f64::from((value as f32).next_up()),
-                        (true, 2) => f64::from((value as f32).next_down()),
-                        _ => value,
-                    })
+                    .map(
+                        |value| match (value != 0.0, stream.borrow_mut().next_u32() & 3) {
+                            (true, 1) => f64::from((value as f32).next_up()),
+                            (true, 2) => f64::from((value as f32).next_down()),
+                            _ => value,
+                        },
+                    )
                     .collect();
                 is_float(entry).then(|| with_values(entry, values.into_iter()))
             });
@@ -279,11 +304,16 @@ impl Forger<'_> {
             for step in first..last {
                 let mut plan = schedule.batch(step);
                 let order = stream.borrow_mut().permutation(plan.records.len() as u64);
-                plan.records = order.into_iter().map(|i| plan.records[i as usize]).collect();
+                plan.records = order
+                    .into_iter()
+                    .map(|i| plan.records[i as usize])
+                    .collect();
                 learner.step(&Batch::new(&plan, records, seed)?)?;
             }
             let noisy = learner.capture()?;
-            for (room, (a, b)) in (rooms.iter_mut()).zip(ended.entries().iter().zip(noisy.entries())) {
+            for (room, (a, b)) in
+                (rooms.iter_mut()).zip(ended.entries().iter().zip(noisy.entries()))
+            {
                 room.widen(a, b);
             }
         }
@@ -299,7 +329,12 @@ impl Forger<'_> {
         strength: f64,
         (model, optimizer): (f64, f64),
     ) -> State {
-        let of = |name: &str| honest.entries().iter().position(|entry| entry.name() == name);
+        let of = |name: &str| {
+            honest
+                .entries()
+                .iter()
+                .position(|entry| entry.name() == name)
+        };
         with_entries(honest, |entry| {
             let (path, towards) = match entry.name().strip_prefix("optim/") {
                 None => (entry.name().strip_prefix("model/")?, model),
@@ -316,8 +351,11 @@ impl Forger<'_> {
             if !is_float(entry) || towards == 0.0 {
                 return None;
             }
-            let gaps: Vec<f64> =
-                weights.values().zip(stolen.values()).map(|(w, s)| towards * (s - w)).collect();
+            let gaps: Vec<f64> = weights
+                .values()
+                .zip(stolen.values())
+                .map(|(w, s)| towards * (s - w))
+                .collect();
             let room = rooms.get(of(entry.name())?)?;
             Some(room.push(entry, &gaps, strength * self.rule.multiple))
         })
@@ -335,11 +373,15 @@ impl Room {
     fn widen(&mut self, a: &Entry, b: &Entry) {
         let pairs = || a.values().zip(b.values());
         let sizes: Vec<f64> = pairs().map(|(a, b)| (a - b).abs()).collect();
-        let units: Vec<f64> = pairs().map(|(a, b)| place(a).abs_diff(place(b)) as f64).collect();
+        let units: Vec<f64> = pairs()
+            .map(|(a, b)| place(a).abs_diff(place(b)) as f64)
+            .collect();
         let widen = |mine: &mut Vec<f64>, mut other: Vec<f64>| {
             other.sort_by(|a, b| b.total_cmp(a));
             mine.resize(other.len(), 0.0);
-            mine.iter_mut().zip(other).for_each(|(mine, other)| *mine = mine.max(other));
+            mine.iter_mut()
+                .zip(other)
+                .for_each(|(mine, other)| *mine = mine.max(other));
         };
         widen(&mut self.units, units);
         widen(&mut self.sizes, sizes);
@@ -375,7 +417,11 @@ impl Room {
 fn place(value: f64) -> i64 {
     let bits = (value as f32).to_bits();
     let magnitude = i64::from(bits & 0x7fff_ffff);
-    if bits >> 31 == 0 { magnitude } else { -magnitude }
+    if bits >> 31 == 0 {
+        magnitude
+    } else {
+        -magnitude
+    }
 }
 
 /// The float at this place.
@@ -409,7 +455,13 @@ fn summarise(rows: &[Measured]) -> SummaryTable {
     );
     let mut groups = BTreeMap::<_, Vec<&Measured>>::new();
     for row in rows {
-        let key = (&row.training, &row.numerics, row.interval, &row.policy, &row.adversary);
+        let key = (
+            &row.training,
+            &row.numerics,
+            row.interval,
+            &row.policy,
+            &row.adversary,
+        );
         groups.entry(key).or_default().push(row);
     }
     for row in groups.into_values().flatten() {

@@ -43,10 +43,17 @@ pub fn run(run: &Run<'_>) -> Result<Page, ReportError> {
             problem: format!("its schema is not `{SCHEMA}`: give what `pol verify --json` printed"),
         });
     }
-    let claim = match run.inspected {
+    let mut claim = match run.inspected {
         None => Value::Null,
         Some(inspected) => parse("the proof's claim", inspected)?,
     };
+    // Another proof may lie there by now, or the verification may be of another: its claims are not put
+    // beside this verdict.
+    let judged = &verified["commitment"];
+    let is_other = !claim.is_null() && !judged.is_null() && claim["commitment"] != *judged;
+    if is_other {
+        claim = Value::Null;
+    }
     let verdict = text(&verified, "verdict");
     let tone = match verdict.as_str() {
         "accepted" => Tone::Good,
@@ -67,6 +74,11 @@ pub fn run(run: &Run<'_>) -> Result<Page, ReportError> {
         sections: Vec::new(),
         program: text(&verified["environment"], "program"),
     };
+    if is_other {
+        page.notes.push(Note::new(
+            "What lies in the folder is another proof than the one that was judged; its claims are left out.",
+        ));
+    }
     let warning = text(&verified, "warning");
     if !warning.is_empty() {
         page.notes.push(Note::new(&warning));

@@ -122,8 +122,8 @@ pub(crate) struct EffortArgs {
     /// for each thread with exact numerics on flex, else 1.
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
-    /// The most memory to hold states in: so many are hashed and replayed at once as fit. Beside it comes
-    /// what the model itself needs.
+    /// The most memory that the proof may take: so many states are hashed and replayed at once as fit, and
+    /// what does not fit leaves the verdict inconclusive. Beside it comes what the model itself needs.
     #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
     memory: u64,
 }

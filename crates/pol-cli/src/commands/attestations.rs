@@ -19,6 +19,9 @@ use crate::error::CliError;
 /// The timestamp of the commitment.
 pub(crate) const COMMITMENT_TOKEN: &str = "commitment.tsr";
 
+/// Bytes of all timestamps of the journal together that are read: more than ten thousand of them.
+const MOST_OF_JOURNAL: u64 = 64 << 20;
+
 /// The name of the timestamp of the journal after so many checkpoints.
 pub(crate) fn journal_token(checkpoints: u64) -> String {
     format!("journal-{checkpoints}.tsr")
@@ -31,19 +34,28 @@ pub(crate) fn write(run: &Path, name: &str, content: &[u8]) -> Result<(), CliErr
 }
 
 /// The attestations of a proof, in order of their names. What is not a regular file of the usual
-/// size, or has an unusual name, is left out.
+/// size, or has an unusual name, is left out; so are timestamps of the journal that do not fit into 64 MiB.
 pub(crate) fn read(store: &dyn Store) -> Result<Vec<Attestation>, CliError> {
     let mut found = Vec::new();
+    let mut room = MOST_OF_JOURNAL;
     for name in store.beside(Beside::Attestations)? {
         let known = name == training::FILE || name == COMMITMENT_TOKEN || head_of(&name).is_some();
         if !known {
             continue;
         }
         match store.read_beside(Beside::Attestations, &name) {
-            Ok(content) if content.len() as u64 <= MAX_TOKEN => found.push(Attestation {
-                name,
-                content: ByteBuf::from(content),
-            }),
+            Ok(content) if content.len() as u64 <= MAX_TOKEN => {
+                if head_of(&name).is_some() {
+                    match room.checked_sub(content.len() as u64) {
+                        Some(left) => room = left,
+                        None => continue,
+                    }
+                }
+                found.push(Attestation {
+                    name,
+                    content: ByteBuf::from(content),
+                });
+            }
             Ok(_) => {}
             Err(error) if error.blames_proof() => {}
             Err(error) => return Err(error.into()),

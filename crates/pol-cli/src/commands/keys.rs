@@ -2,10 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use pol_core::manifest::MAX_MANIFEST_BYTES;
-use pol_core::object::MAX_STATE_BYTES;
-use pol_core::store::{Item, Store};
-use pol_core::verify::read_claim;
+use pol_core::store::Store;
+use pol_core::verify::{Proof, Reason, Resources};
 use pol_evidence::key::{PrivateKey, TrustedKey};
 use pol_evidence::training::{self, SignedFiles};
 
@@ -53,15 +51,14 @@ pub(crate) fn sign(args: &SignArgs) -> Result<Exit, CliError> {
 
 /// Signs a proof, and puts the signature to its attestations.
 pub(crate) fn sign_with(store: &dyn Store, run: &Path, key: &PrivateKey) -> Result<(), CliError> {
-    let manifest =
-        read_claim(store)?.map_err(|reason| CliError::Environment(reason.to_string()))?;
-    let manifest_file = store.read(Item::Manifest, MAX_MANIFEST_BYTES)?;
-    let model = store.read(Item::Model, MAX_STATE_BYTES)?;
+    let broken = |reason: Reason| CliError::Environment(reason.to_string());
+    let proof = Proof::read(store, Resources::default())?.map_err(broken)?;
+    let model = proof.model_file()?.map_err(broken)?;
     let files = SignedFiles {
-        manifest: &manifest_file,
+        manifest: proof.manifest_file(),
         model: &model,
     };
-    let claim = &manifest.claim;
+    let claim = proof.claim();
     let envelope = training::sign(claim.commitment(), claim.terms.key, files, key)?;
     attestations::write(run, training::FILE, envelope.to_json().as_bytes())
 }

@@ -12,15 +12,15 @@ use std::path::Path;
 use std::time::Instant;
 
 use pol_core::audit::{Challenge, Draw, PublicCommitment, Randomness};
-use pol_core::manifest::{Claim, MAX_MANIFEST_BYTES, Start};
+use pol_core::manifest::{Claim, Start};
 use pol_core::model_file::root_of_file;
 use pol_core::object::MAX_STATE_BYTES;
 use pol_core::policy::Policy;
 use pol_core::random::Seed;
 use pol_core::recipe::{Numerics, Recipe};
 use pol_core::records::{DataCommitment, Records};
-use pol_core::store::Item;
-use pol_core::verify::{Evidence, Report, Selection};
+use pol_core::store::open_regular;
+use pol_core::verify::{Evidence, Reason, Report, Selection};
 use pol_evidence::key::PrivateKey;
 use pol_evidence::training::SignedFiles;
 use pol_evidence::verdict;
@@ -34,10 +34,16 @@ use crate::error::{CliError, Exit, at};
 use crate::output;
 
 use super::attestations::{self, Shown, Trust};
-use super::{commitment, fresh_seed, keys, policy, read_file, recipe_file, timestamp};
+use super::{
+    commitment, existing_store, fresh_seed, keys, policy, read_file, recipe_file, timestamp,
+};
 use audit::Machine;
 use print::Expected;
 use subject::{Subject, not_replayable};
+
+/// How often a model's file is held while its root is computed: itself, its tensors, and what they are written
+/// to again.
+const MODEL_FILES_HELD: u64 = 4;
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
     let judged = match verified(args)? {
@@ -77,9 +83,11 @@ pub(super) fn verified(args: &VerifyArgs) -> Result<Outcome, CliError> {
             "{file} exists; a verdict is written to a new file"
         )));
     }
-    let subject = match &args.run {
-        Some(run) => Subject::of_folder(run)?,
-        None => Subject::of_opening(args)?,
+    let resources = args.effort.resources();
+    let store = args.run.as_deref().map(existing_store).transpose()?;
+    let subject = match &store {
+        Some(store) => Subject::of_folder(store.as_ref(), resources)?,
+        None => Subject::of_opening(args, resources)?,
     };
     let file = args.recipe.as_deref().map(recipe_file).transpose()?;
     let numerics = match (&file, &subject) {
@@ -147,28 +155,20 @@ fn judge(
     args: &VerifyArgs,
     policy: Policy,
     machine: &Machine<'_>,
-    subject: Subject,
+    subject: Subject<'_>,
     file: Option<RecipeFile>,
 ) -> Result<Verified, CliError> {
     let unread = |report| Verified::new(report, machine.backend, machine.opened);
     let claim = match &subject {
-        Subject::Folder {
-            manifest: Err(reason),
-            ..
-        } => return Ok(unread(Report::rejected(None, vec![reason.clone()]))),
-        other => match other.claim() {
-            Some(claim) => claim.clone(),
-            None => {
-                return Ok(unread(Report::inconclusive(
-                    None,
-                    "nothing to judge".to_owned(),
-                )));
-            }
-        },
+        Subject::Unread(reason) => return Ok(unread(Report::stopped(None, vec![reason.clone()]))),
+        Subject::Folder(proof) => proof.claim().clone(),
+        Subject::Opening(opened) => opened.public.claim.clone(),
     };
     chain::check_usage(args, &claim)?;
+    let stopped = |reason| unread(Report::stopped(Some(claim.commitment()), vec![reason]));
     let claimed = &claim.terms.recipe;
-    let needs_data = matches!(subject, Subject::Folder { .. }) || args.own_data;
+    let resources = args.effort.resources();
+    let needs_data = matches!(subject, Subject::Folder(_)) || args.own_data;
     // The recipe whose data is loaded and whose model is built: the verifier's own if given.
     let dataset = match &file {
         Some(file) => file.data.name.parse()?,
@@ -198,14 +198,25 @@ fn judge(
     };
     let model = match &args.model {
         None => None,
-        Some(path) => Some(read_file(path, MAX_STATE_BYTES)?),
+        Some(path) => {
+            let (_, len) = open_regular(path).map_err(at(path))?;
+            // The file, its tensors, and the file that those have.
+            let needed = len.saturating_mul(MODEL_FILES_HELD);
+            if let Err(reason) = resources.admit(&path.display().to_string(), needed) {
+                return Ok(stopped(reason));
+            }
+            Some(read_file(path, MAX_STATE_BYTES)?)
+        }
     };
     let secret = keys::private_key(&args.identity)?.map(|key| key.salt_secret());
     let trust = Trust {
         keys: keys::trusted(&args.trust)?,
         roots: timestamp::roots(&args.trust_authority)?,
     };
-    let (evidence, shown) = evidence(&subject, &trust)?;
+    let (evidence, shown) = match evidence(&subject, &trust)? {
+        Ok(found) => found,
+        Err(reason) => return Ok(stopped(reason)),
+    };
     let randomness = match args.audit_seed {
         Some(digest) => Seed::from_digest(digest),
         None => fresh_seed()?,
@@ -225,14 +236,17 @@ fn judge(
         prior: None,
         fail_fast: args.fail_fast,
         jobs: args.effort.jobs()?,
-        resources: args.effort.resources(),
+        resources,
     };
     let held_to = Expected {
         recipe: expected.as_ref().map(Recipe::digest),
         commitment: audit.commitment,
         data_root: (args.expect_data_root).or_else(|| {
-            let secret = secret.as_ref().filter(|_| claim.terms.data.salted);
-            records.map(|own| DataCommitment::with_salts(own, secret).root)
+            let salted = claim.terms.data.salted;
+            // Without the salts the root cannot be compared.
+            let own = records.filter(|_| !salted || secret.is_some())?;
+            let secret = secret.as_ref().filter(|_| salted);
+            Some(DataCommitment::with_salts(own, secret).root)
         }),
         model: model.as_deref().and_then(|file| root_of_file(file).ok()),
         trusted_keys: trust
@@ -254,16 +268,17 @@ fn judge(
     };
     audit.prior = prior.first().map(|link| &link.prior);
     let judged = match &subject {
-        Subject::Folder { store, .. } => {
+        Subject::Folder(proof) => {
             let Some(records) = records else {
                 return Ok(unread(Report::inconclusive(
                     None,
                     "there is no data".to_owned(),
                 )));
             };
-            audit.folder(recipe, records, machine, store.as_ref())
+            audit.folder(recipe, records, machine, proof)
         }
         Subject::Opening(opened) => audit.opening(recipe, records, machine, opened),
+        Subject::Unread(reason) => Ok(unread(Report::stopped(None, vec![reason.clone()]))),
     };
     match judged {
         // A device that is unfit says nothing about the proof.
@@ -283,38 +298,36 @@ fn judge(
             verified.warning = audit.policy.warning.clone();
             verified.offline_challenge = match &subject {
                 Subject::Opening(opened) => opened.challenge.randomness == Randomness::Offline,
-                Subject::Folder { .. } => args.offline_challenge,
+                Subject::Folder(_) | Subject::Unread(_) => args.offline_challenge,
             };
             Ok(verified)
         }
     }
 }
 
-/// What comes with the proof, checked against what this verifier trusts.
-fn evidence(subject: &Subject, trust: &Trust) -> Result<(Evidence, Shown), CliError> {
-    match subject {
-        Subject::Folder {
-            store,
-            manifest: Ok(manifest),
-        } => {
-            let attestations = attestations::read(store.as_ref())?;
-            // Files that are missing are named by the check of the proof's integrity.
-            let read = |item, limit| store.read(item, limit).unwrap_or_default();
-            let manifest_file = read(Item::Manifest, MAX_MANIFEST_BYTES);
-            let model = read(Item::Model, MAX_STATE_BYTES);
-            let files = SignedFiles {
-                manifest: &manifest_file,
-                model: &model,
+/// What comes with the proof, checked against what this verifier trusts. The inner error says why a file
+/// that would be signed is not read.
+fn evidence(
+    subject: &Subject<'_>,
+    trust: &Trust,
+) -> Result<Result<(Evidence, Shown), Reason>, CliError> {
+    Ok(Ok(match subject {
+        Subject::Folder(proof) => {
+            let attestations = attestations::read(proof.store())?;
+            // Signatures are over the files. Where no key is trusted, none is looked at.
+            let model = match trust.keys.is_empty() {
+                true => None,
+                false => match proof.model_file()? {
+                    Ok(model) => Some(model),
+                    Err(reason) => return Ok(Err(reason)),
+                },
             };
-            let checkpoints = Some(&manifest.checkpoints[..]);
-            let claim = &manifest.claim;
-            Ok(attestations::check(
-                &attestations,
-                claim,
-                checkpoints,
-                Some(files),
-                trust,
-            ))
+            let files = model.as_ref().map(|model| SignedFiles {
+                manifest: proof.manifest_file(),
+                model,
+            });
+            let checkpoints = Some(&proof.manifest().checkpoints[..]);
+            attestations::check(&attestations, proof.claim(), checkpoints, files, trust)
         }
         Subject::Opening(opened) => {
             let PublicCommitment {
@@ -322,10 +335,10 @@ fn evidence(subject: &Subject, trust: &Trust) -> Result<(Evidence, Shown), CliEr
                 attestations,
                 ..
             } = &opened.public;
-            Ok(attestations::check(attestations, claim, None, None, trust))
+            attestations::check(attestations, claim, None, None, trust)
         }
-        _ => Ok((Evidence::default(), Shown::default())),
-    }
+        Subject::Unread(_) => (Evidence::default(), Shown::default()),
+    }))
 }
 
 /// The segments that the flags choose, if they do.

@@ -65,6 +65,21 @@ impl OpenedRecord {
 }
 
 impl Opening {
+    /// Bytes of memory that it takes.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        let held = |bytes: &ByteBuf| bytes.len() as u64;
+        let states: u64 = self.states.iter().map(held).sum();
+        let batches: u64 = self.batches.iter().map(held).sum();
+        let records = self.records.iter().map(|record| held(&record.bytes));
+        // A record lies in a list, and later in a map.
+        let record = 2 * size_of::<OpenedRecord>() as u64;
+        let records: u64 = records.map(|bytes| bytes + record).sum();
+        let nodes = self.checkpoint_nodes.len() + self.record_nodes.len();
+        let leaves = self.final_leaves.as_ref().map_or(0, Vec::len);
+        let digests = (nodes + leaves) as u64 * size_of::<Digest>() as u64;
+        states + batches + records + digests
+    }
+
     /// The file.
     pub fn encode(&self) -> Vec<u8> {
         codec::encode(self)

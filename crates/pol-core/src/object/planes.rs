@@ -96,21 +96,46 @@ impl Planes {
         expected: u64,
         compressed: &[u8],
     ) -> Result<Self, ObjectError> {
-        let likely = expected.min(64 * compressed.len() as u64);
-        let mut bytes = Vec::with_capacity(likely as usize);
-        let complete = zstd::stream::read::Decoder::new(compressed)
-            .and_then(|mut decoder| {
-                decoder.window_log_max(MAX_WINDOW_LOG)?;
-                decoder.take(expected + 1).read_to_end(&mut bytes)
-            })
-            .is_ok();
-        if !complete || bytes.len() as u64 != expected {
-            return Err(ObjectError::Compressed { expected });
-        }
+        let bytes =
+            decompressed(expected, compressed).map_err(|_| ObjectError::Compressed { expected })?;
         Ok(Self {
             bytes,
             classes: classes(layout.iter()),
         })
+    }
+}
+
+/// What one zstd frame stands for, if that is `expected` bytes. A frame that says otherwise of itself is not
+/// begun with. Memory grows with what comes out: it is doubled so that it ends at `expected`.
+fn decompressed(expected: u64, compressed: &[u8]) -> std::io::Result<Vec<u8>> {
+    let other = || std::io::Error::from(std::io::ErrorKind::InvalidData);
+    match zstd::zstd_safe::get_frame_content_size(compressed) {
+        Ok(said) if said.is_none_or(|said| said == expected) => {}
+        _ => return Err(other()),
+    }
+    let mut decoder = zstd::stream::read::Decoder::new(compressed)?;
+    decoder.window_log_max(MAX_WINDOW_LOG)?;
+    let expected = usize::try_from(expected).map_err(|_| other())?;
+    let likely = compressed.len().saturating_mul(64);
+    let mut room = expected;
+    while room > likely {
+        room = room.div_ceil(2);
+        if room == 1 {
+            break;
+        }
+    }
+    let mut bytes = vec![0; room];
+    decoder.read_exact(&mut bytes)?;
+    while bytes.len() < expected {
+        let came = bytes.len();
+        let room = (2 * came).min(expected);
+        bytes.reserve_exact(room - came);
+        bytes.resize(room, 0);
+        decoder.read_exact(&mut bytes[came..])?;
+    }
+    match decoder.read(&mut [0])? {
+        0 => Ok(bytes),
+        _ => Err(other()),
     }
 }
 

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use crate::object::{MAX_OBJECT_BYTES, MAX_STATE_BYTES};
 
-use super::{Beside, Item, Store, StoreError, live_objects};
+use super::{Beside, Item, Store, StoreError, live_objects, open_regular};
 
 const BLOCK: usize = 512;
 /// Two empty blocks end an archive.
@@ -180,19 +180,14 @@ impl ArchiveStore {
     /// [`ArchiveError`] if it is not an archive as [`pack`] makes them.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, ArchiveError> {
         let path = path.into();
-        let file = File::open(&path).and_then(|file| {
-            let regular = file.metadata()?.is_file();
-            regular.then_some(file).ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
-            })
-        });
-        let file = file.map_err(|source| ArchiveError::Io {
+        let opened = open_regular(&path);
+        let (file, len) = opened.map_err(|source| ArchiveError::Io {
             path: path.display().to_string(),
             source,
         })?;
         let members = Scan {
             path: &path,
-            len: file.metadata().map_or(0, |metadata| metadata.len()),
+            len,
             reader: BufReader::new(&file),
             at: 0,
         }
@@ -212,14 +207,28 @@ impl ArchiveStore {
         let manifest = Member::Item(Item::Manifest);
         let last = self.members.keys().filter(|member| **member == manifest);
         for member in (self.members.keys().filter(|member| **member != manifest)).chain(last) {
+            // What is copied is never held as a whole: an archive may be a sparse file.
+            let mut content = self.reader(member)?;
             match member {
-                Member::Item(item) => to.write(*item, &self.read(*item, member.limit())?)?,
+                Member::Item(item) => to.write_from(*item, &mut content)?,
                 Member::Beside(folder, name) => {
-                    to.write_beside(*folder, name, &self.read_beside(*folder, name)?)?;
+                    to.write_beside_from(*folder, name, &mut content)?
                 }
             }
         }
         Ok(())
+    }
+
+    /// The content of a member, to be read once. Ending before the member does is an error.
+    fn reader(&self, member: &Member) -> Result<Content<'_>, StoreError> {
+        let missing = || StoreError::Missing {
+            item: member.path(),
+        };
+        let &(offset, left) = self.members.get(member).ok_or_else(missing)?;
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.seek(SeekFrom::Start(offset))
+            .map_err(|source| self.failed(source))?;
+        Ok(Content { file, left })
     }
 
     fn content(&self, member: &Member, limit: u64) -> Result<Vec<u8>, StoreError> {
@@ -260,6 +269,12 @@ impl Store for ArchiveStore {
         self.content(&Member::Item(item), limit)
     }
 
+    fn length(&self, item: Item) -> Result<u64, StoreError> {
+        let found = self.members.get(&Member::Item(item));
+        let missing = || StoreError::Missing { item: item.path() };
+        found.map(|(_, len)| *len).ok_or_else(missing)
+    }
+
     fn write(&self, _: Item, _: &[u8]) -> Result<(), StoreError> {
         Err(self.refused())
     }
@@ -297,6 +312,24 @@ impl Store for ArchiveStore {
     fn read_beside(&self, folder: Beside, name: &str) -> Result<Vec<u8>, StoreError> {
         let member = Member::Beside(folder, name.to_owned());
         self.content(&member, member.limit())
+    }
+}
+
+/// What is left to be read of a member.
+struct Content<'a> {
+    file: MutexGuard<'a, File>,
+    left: u64,
+}
+
+impl Read for Content<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).map_or(to.len(), |left| left.min(to.len()));
+        let read = self.file.read(&mut to[..most])?;
+        if read == 0 && most > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= read as u64;
+        Ok(read)
     }
 }
 

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use super::file::open_unlinked;
 use super::{Beside, Item, MAX_BESIDE, Store, StoreError};
 use crate::digest::Digest;
 
@@ -38,7 +39,7 @@ impl FolderStore {
     }
 
     /// Writes a file as a whole: under a temporary name, synced, renamed.
-    fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    fn write_file(&self, path: &Path, bytes: &mut impl Read) -> Result<(), StoreError> {
         let folder = path.parent().unwrap_or(&self.root);
         if !folder.is_dir() {
             fs::create_dir_all(folder).map_err(|source| failed(folder, source))?;
@@ -54,7 +55,7 @@ impl FolderStore {
         temporary
             .tempfile_in(folder)
             .and_then(|mut file| {
-                file.write_all(bytes)?;
+                io::copy(bytes, &mut file)?;
                 file.as_file().sync_all()?;
                 file.persist(path).map_err(|error| error.error)
             })
@@ -67,8 +68,23 @@ impl FolderStore {
     /// # Errors
     /// [`StoreError::Io`], also for a name that none may have.
     pub fn write_beside(&self, folder: Beside, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.write_beside_from(folder, name, &mut &*bytes)
+    }
+
+    /// As [`Self::write_beside`], with what `bytes` gives.
+    pub(super) fn write_beside_from(
+        &self,
+        folder: Beside,
+        name: &str,
+        bytes: &mut impl Read,
+    ) -> Result<(), StoreError> {
         let path = self.beside_path(folder, name)?;
         self.write_file(&path, bytes)
+    }
+
+    /// Writes an item as a whole, with what `bytes` gives: no more of it is held than a buffer.
+    pub(super) fn write_from(&self, item: Item, bytes: &mut impl Read) -> Result<(), StoreError> {
+        self.write_file(&self.path(item), bytes)
     }
 
     /// Removes what the proof is not made of: objects that are not in `live`, and what was left by writers
@@ -185,8 +201,13 @@ impl Store for FolderStore {
         read_file(&self.path(item), &item.path(), limit)
     }
 
+    fn length(&self, item: Item) -> Result<u64, StoreError> {
+        let found = opened(&self.path(item), &item.path());
+        found.map(|(_, len)| len)
+    }
+
     fn write(&self, item: Item, bytes: &[u8]) -> Result<(), StoreError> {
-        self.write_file(&self.path(item), bytes)
+        self.write_from(item, &mut &*bytes)
     }
 
     fn lock(&self) -> Result<(), StoreError> {
@@ -262,37 +283,43 @@ impl Store for FolderStore {
     }
 }
 
+/// A regular file of a proof, and its length.
+fn opened(path: &Path, item: &str) -> Result<(File, u64), StoreError> {
+    let item = || item.to_owned();
+    // What is there is looked at before it is opened, so that the error says what it is: a proof folder may
+    // hold a pipe that would block, or a link that leads out of it. What is opened then is looked at again.
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => return Err(StoreError::NotAFile { item: item() }),
+        Err(error) if is_absence(&error) => return Err(StoreError::Missing { item: item() }),
+        Err(source) => return Err(failed(path, source)),
+    }
+    open_unlinked(path).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => StoreError::NotAFile { item: item() },
+        _ => failed(path, error),
+    })
+}
+
 /// Reads a regular file of at most `limit` bytes.
 fn read_file(path: &Path, item: &str, limit: u64) -> Result<Vec<u8>, StoreError> {
-    let item = || item.to_owned();
-    // `symlink_metadata` and the check before opening: a proof folder may hold a pipe that
-    // would block, or a link that leads out of it.
-    let metadata = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if is_absence(&error) => {
-            return Err(StoreError::Missing { item: item() });
-        }
-        Err(source) => return Err(failed(path, source)),
-    };
-    if !metadata.is_file() {
-        return Err(StoreError::NotAFile { item: item() });
-    }
     let too_large = |len| StoreError::TooLarge {
-        item: item(),
+        item: item.to_owned(),
         len,
         limit,
     };
-    if metadata.len() > limit {
-        return Err(too_large(metadata.len()));
+    let (file, len) = opened(path, item)?;
+    if len > limit {
+        return Err(too_large(len));
     }
-    let mut bytes = Vec::with_capacity(metadata.len() as usize);
-    File::open(path)
-        .and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut bytes))
+    let mut bytes = Vec::with_capacity(len as usize);
+    // A file that grows while it is read does not grow beyond the limit.
+    (file.take(limit.saturating_add(1)))
+        .read_to_end(&mut bytes)
         .map_err(|source| failed(path, source))?;
-    if bytes.len() as u64 > limit {
-        return Err(too_large(bytes.len() as u64));
+    match bytes.len() as u64 {
+        len if len > limit => Err(too_large(len)),
+        _ => Ok(bytes),
     }
-    Ok(bytes)
 }
 
 /// The object that is stored at a path, if one is.

@@ -20,6 +20,11 @@ impl MemoryStore {
         self.map().keys().copied().collect()
     }
 
+    /// Puts an item in, without a copy of it.
+    pub fn put(&self, item: Item, bytes: Vec<u8>) {
+        self.map().insert(item, bytes);
+    }
+
     /// Takes an item out.
     pub fn remove(&self, item: Item) -> Option<Vec<u8>> {
         self.map().remove(&item)
@@ -56,8 +61,15 @@ impl Store for MemoryStore {
         Ok(bytes.clone())
     }
 
+    fn length(&self, item: Item) -> Result<u64, StoreError> {
+        let map = self.map();
+        let bytes = map.get(&item);
+        let bytes = bytes.ok_or_else(|| StoreError::Missing { item: item.path() })?;
+        Ok(bytes.len() as u64)
+    }
+
     fn write(&self, item: Item, bytes: &[u8]) -> Result<(), StoreError> {
-        self.map().insert(item, bytes.to_vec());
+        self.put(item, bytes.to_vec());
         Ok(())
     }
 

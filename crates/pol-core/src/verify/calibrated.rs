@@ -74,10 +74,12 @@ impl Comparing<'_> {
         let headings = (self.headings.names().iter())
             .zip(slack.used.iter().zip(&slack.tolerated))
             .map(|(name, (used, tolerated))| (name.as_str(), ratio(*used, *tolerated)));
-        let farthest = entries.chain(headings).reduce(|a, b| match larger(a.1, b.1) {
-            of if of.to_bits() == a.1.to_bits() => a,
-            _ => b,
-        });
+        let farthest = entries
+            .chain(headings)
+            .reduce(|a, b| match larger(a.1, b.1) {
+                of if of.to_bits() == a.1.to_bits() => a,
+                _ => b,
+            });
         let (name, of_tolerance) = farthest.unwrap_or(("", 0.0));
         (name.to_owned(), of_tolerance)
     }
@@ -157,7 +159,11 @@ impl Comparing<'_> {
 
     /// An entry that no rounding changes, and that differs all the same.
     fn miscounted(&self) -> Option<String> {
-        let counted = self.replayed.entries().iter().filter(|entry| !is_rounded(entry));
+        let counted = self
+            .replayed
+            .entries()
+            .iter()
+            .filter(|entry| !is_rounded(entry));
         let mut differ = counted.filter(|entry| self.logged.entry(entry.name()) != Some(entry));
         differ.next().map(|entry| entry.name().to_owned())
     }

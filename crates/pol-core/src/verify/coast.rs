@@ -152,8 +152,11 @@ impl Adam {
             Some(entry) => entry.values().collect(),
             None => vec![0.0; weights.values().count()],
         };
-        let (mut w, mut m, mut v): (Vec<f64>, _, _) =
-            (weights.values().collect(), values(moments.0), values(moments.1));
+        let (mut w, mut m, mut v): (Vec<f64>, _, _) = (
+            weights.values().collect(),
+            values(moments.0),
+            values(moments.1),
+        );
         for rate in rates {
             made += 1.0;
             let (unbias1, unbias2) = (

@@ -20,7 +20,9 @@ pub(super) struct Differences {
 impl Differences {
     /// The differences between `a` and `b`, entries of one type and shape.
     pub(super) fn between(a: &Entry, b: &Entry) -> Self {
-        let sizes: Vec<f64> = (a.values().zip(b.values())).map(|(x, y)| (x - y).abs()).collect();
+        let sizes: Vec<f64> = (a.values().zip(b.values()))
+            .map(|(x, y)| (x - y).abs())
+            .collect();
         let apart = |((_, i), (_, j)): ((u64, i64), (u64, i64))| i.abs_diff(j) as f64;
         let units = elements(a).zip(elements(b)).map(apart).collect();
         Self {
@@ -82,7 +84,10 @@ fn ranks(mut values: Vec<f64>) -> Vec<f64> {
     if end == 0 {
         return found;
     }
-    let smallest = values.iter().copied().reduce(|a, b| if larger(a, b) == a { b } else { a });
+    let smallest = values
+        .iter()
+        .copied()
+        .reduce(|a, b| if larger(a, b) == a { b } else { a });
     found.extend(smallest);
     let mut rank = 1 << end.ilog2();
     while rank > 0 {
@@ -133,7 +138,11 @@ pub(super) fn elements(entry: &Entry) -> impl Iterator<Item = (u64, i64)> + '_ {
 fn order(pattern: u64, size: usize) -> i64 {
     let sign = 1 << (8 * size - 1);
     let magnitude = (pattern & (sign - 1)) as i64;
-    if pattern & sign == 0 { magnitude } else { -magnitude }
+    if pattern & sign == 0 {
+        magnitude
+    } else {
+        -magnitude
+    }
 }
 
 /// The bits of the float of `size` bytes at this place.
@@ -179,7 +188,10 @@ mod tests {
     #[test]
     fn a_tiny_element_does_not_change_by_its_own_size() {
         let moments = [1.0, 1.0, 1e-9, 1e-9];
-        let noise = between(&moments, &[1.0 + 1e-6, 1.0 - 1e-6, 1e-9 + 1e-15, 1e-9 - 1e-15]);
+        let noise = between(
+            &moments,
+            &[1.0 + 1e-6, 1.0 - 1e-6, 1e-9 + 1e-15, 1e-9 - 1e-15],
+        );
         let zeroed = between(&moments, &[1.0, 1.0, 0.0, 0.0]);
         assert!(zeroed.l2 < noise.l2);
         assert!(zeroed.over(&noise, &entry(&moments), 64.0) > 1e3);

@@ -4,9 +4,9 @@ use crate::manifest::{Claim, Start, Terms};
 use crate::model_file;
 use crate::policy::NumericsRule;
 use crate::records::{DataCommitment, Records};
+use crate::schedule::{BatchSource, Schedule};
 
 use super::Verifier;
-use super::integrity::IntegrityChecked;
 use super::reason::Reason;
 
 impl Verifier<'_> {
@@ -118,13 +118,8 @@ impl Verifier<'_> {
     }
 
     /// The verifier's own copy of the data against the committed root.
-    pub(super) fn compare_data(
-        &self,
-        checked: &IntegrityChecked<'_>,
-        records: &dyn Records,
-    ) -> Vec<Reason> {
-        let found = checked.claim().terms.data;
-        if found.salted && self.secret.is_none() {
+    pub(super) fn compare_data(&self, found: DataCommitment, records: &dyn Records) -> Vec<Reason> {
+        if !self.compares_root(found) {
             return vec![Reason::NotChecked(
                 "the data is private: its root can be compared only with the prover's secret; \
                  ask for an opening"
@@ -139,6 +134,24 @@ impl Verifier<'_> {
         }
     }
 
+    /// Whether the verifier can compute the committed root from its own copy of the data: it needs the salts,
+    /// where there are any.
+    pub(super) fn compares_root(&self, found: DataCommitment) -> bool {
+        !found.salted || self.secret.is_some()
+    }
+
+    /// The verifier's own copy of the data against what an opening's claim commits to. Where the root cannot
+    /// be computed, the opened records are compared one by one.
+    pub(super) fn compare_opened_data(&self, found: DataCommitment) -> Vec<Reason> {
+        match self.records {
+            Some(own) if self.compares_root(found) => self.compare_data(found, own),
+            Some(own) if own.len() != found.records => {
+                vec![Reason::OtherRecord(own.len().min(found.records))]
+            }
+            _ => vec![],
+        }
+    }
+
     /// Why a challenge of so many segments is not enough, if the policy says how many are.
     pub(super) fn too_few(&self, drawn: u64, claim: &Claim) -> Option<Reason> {
         let needed = self.policy.segments.sampled(claim.terms.segments())?;
@@ -147,6 +160,17 @@ impl Verifier<'_> {
                 "the challenge draws {drawn} segments where the policy demands {needed}"
             ))
         })
+    }
+
+    /// Why the order of an epoch's records is not computed, if it takes too much memory.
+    pub(super) fn order_too_large(&self, terms: &Terms) -> Option<Reason> {
+        if terms.batches == BatchSource::Explicit {
+            return None;
+        }
+        let needed = Schedule::bytes(terms.data.records);
+        self.resources
+            .admit("the order of the records", needed)
+            .err()
     }
 
     /// Why so many steps are not replayed, if they are too many.

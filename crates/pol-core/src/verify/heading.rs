@@ -78,7 +78,10 @@ impl<'a> Headings<'a> {
             (a.len() == b.len()).then(|| squares.sum::<f64>().sqrt())
         };
         // NaN, which no bound admits, where a state lacks the parameter.
-        let distances = self.parameters.iter().map(|name| distance(name).unwrap_or(f64::NAN));
+        let distances = self
+            .parameters
+            .iter()
+            .map(|name| distance(name).unwrap_or(f64::NAN));
         distances.collect()
     }
 }

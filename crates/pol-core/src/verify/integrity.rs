@@ -8,22 +8,29 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::digest::Digest;
-use crate::manifest::{Checkpoint, Claim, MAX_MANIFEST_BYTES, Manifest, checkpoints_root};
+use crate::manifest::{Checkpoint, Claim, Manifest, checkpoints_root};
 use crate::model_file;
-use crate::object::{self, MAX_OBJECT_BYTES, MAX_STATE_BYTES, ObjectError, ReadStateError};
+use crate::object::{self, Layout, Limits, MAX_BATCHES_BYTES, ObjectError, ReadStateError};
 use crate::schedule::{BatchPlan, BatchSource, Schedule};
 use crate::state::{EntryHeader, Part, State};
 use crate::store::{Item, MemoryStore, Store, StoreError};
 
+use super::layout::{Layouts, state_fault};
+use super::proof::Proof;
 use super::reason::Reason;
 use super::{Progress, Resources, VerifyError};
 
 use states::check_objects;
 pub(super) use states::check_state;
 
+/// Bytes of memory that a byte of a list of batches takes: a record's index of one byte becomes a number of
+/// eight, in a list that grows by doubling.
+const PER_BATCHES_BYTE: u64 = 32;
+
 /// A proof, or the opened part of one, whose integrity was checked. It can be made in no other way.
 pub struct IntegrityChecked<'a> {
     objects: Objects<'a>,
+    resources: Resources,
     claim: Claim,
     commitment: Digest,
     known: Known,
@@ -53,6 +60,8 @@ pub(super) struct Known {
     pub(super) checkpoints: BTreeMap<u64, KnownCheckpoint>,
     /// Names, types and shapes of every state but the initial one, if there is one at hand.
     pub(super) later_layout: Option<Vec<EntryHeader>>,
+    /// Those of the initial state, where the verifier knows them.
+    pub(super) first_layout: Option<Vec<EntryHeader>>,
     /// The leaves of the final state's tree, where that state itself is not at hand.
     pub(super) final_leaves: Option<Vec<Digest>>,
 }
@@ -117,54 +126,48 @@ pub fn check_integrity<'a>(
     resources: Resources,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Integrity<'a>, VerifyError> {
-    check_and_measure(store, resources, None, progress)
-}
-
-/// As [`check_integrity`]; measures how far each segment moves the parameters, which `measured` tells
-/// from buffers.
-pub(super) fn check_and_measure<'a>(
-    store: &'a dyn Store,
-    resources: Resources,
-    measured: Option<&dyn Fn(&str) -> Part>,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Integrity<'a>, VerifyError> {
-    let broken = |commitment, fault| match fault {
-        Fault::Proof(reason) => Ok(Integrity::Broken { commitment, reason }),
-        Fault::Machine(error) => Err(error),
-    };
-    let manifest = match read_manifest(store) {
-        Ok(manifest) => manifest,
-        Err(fault) => return broken(None, fault),
-    };
-    let commitment = manifest.claim.commitment();
-    match check_folder(store, &manifest, resources, measured, progress) {
-        Ok(known) => Ok(Integrity::Holds(Box::new(IntegrityChecked {
-            objects: Objects::Folder(store),
-            claim: manifest.claim,
-            commitment,
-            known,
-        }))),
-        Err(fault) => broken(Some(commitment), fault),
+    match Proof::read(store, resources)? {
+        Ok(proof) => proof.check(progress),
+        Err(reason) => Ok(Integrity::Broken {
+            commitment: None,
+            reason,
+        }),
     }
 }
 
-/// Reads what a proof claims, checking only that the manifest does not contradict itself.
-///
-/// # Errors
-/// If the proof could not be read for a reason that is not its own fault.
-pub fn read_claim(store: &dyn Store) -> Result<Result<Manifest, Reason>, VerifyError> {
-    match read_manifest(store) {
-        Ok(manifest) => Ok(Ok(manifest)),
-        Err(Fault::Proof(reason)) => Ok(Err(reason)),
+/// As [`check_integrity`], of a proof that was read. States have to have the tensors of `layouts`, where the
+/// verifier knows them. Measures how far each segment moves the parameters, which `measured` tells from
+/// buffers.
+pub(super) fn check_and_measure<'a>(
+    proof: &Proof<'a>,
+    layouts: Option<Layouts<'_>>,
+    measured: Option<&dyn Fn(&str) -> Part>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Integrity<'a>, VerifyError> {
+    let commitment = Some(proof.commitment());
+    match check_folder(proof, layouts, measured, progress) {
+        Ok(known) => Ok(Integrity::Holds(Box::new(IntegrityChecked::new(
+            Objects::Folder(proof.store()),
+            proof.resources(),
+            proof.claim().clone(),
+            known,
+        )))),
+        Err(Fault::Proof(reason)) => Ok(Integrity::Broken { commitment, reason }),
         Err(Fault::Machine(error)) => Err(error),
     }
 }
 
 impl<'a> IntegrityChecked<'a> {
-    pub(super) fn new(objects: Objects<'a>, claim: Claim, known: Known) -> Self {
+    pub(super) fn new(
+        objects: Objects<'a>,
+        resources: Resources,
+        claim: Claim,
+        known: Known,
+    ) -> Self {
         Self {
             commitment: claim.commitment(),
             objects,
+            resources,
             claim,
             known,
         }
@@ -178,6 +181,11 @@ impl<'a> IntegrityChecked<'a> {
     /// The commitment to everything that was checked.
     pub fn commitment(&self) -> Digest {
         self.commitment
+    }
+
+    /// What is left of the machine beside what the proof takes already.
+    pub(super) fn resources(&self) -> Resources {
+        self.resources
     }
 
     /// The number of segments.
@@ -245,7 +253,19 @@ impl<'a> IntegrityChecked<'a> {
 
     /// The state at the checkpoint of this index, hashed again.
     pub(super) fn state(&self, index: u64) -> Result<State, Fault> {
-        read_state(self.objects.store(), &self.checkpoint(index)?.state, None)
+        let layout = match index {
+            0 => self.known.first_layout.as_deref(),
+            _ => self.later_layout(),
+        };
+        let layout = layout.map_or(Layout::Any, Layout::Exactly);
+        // It may have been exchanged since it was checked.
+        let limits = Limits {
+            layout,
+            memory: self.resources.allowed(),
+        };
+        let Checkpoint { step, state, .. } = self.checkpoint(index)?;
+        object::read_state_within(self.objects.store(), state, None, limits)
+            .map_err(|error| state_fault(*step, layout, error))
     }
 
     /// The explicit batches of a segment.
@@ -255,7 +275,7 @@ impl<'a> IntegrityChecked<'a> {
             BatchSource::Explicit => {
                 let listed = self.checkpoint(segment.index + 1)?.batches;
                 let name = listed.ok_or_else(|| missing_batches(segment))?;
-                read_batches(self.objects.store(), &name, segment).map(Some)
+                read_batches(self.objects.store(), &name, segment, self.resources).map(Some)
             }
         }
     }
@@ -290,18 +310,8 @@ impl From<StoreError> for Fault {
     }
 }
 
-fn read_manifest(store: &dyn Store) -> Result<Manifest, Fault> {
-    if !store.contains(Item::Manifest) && store.contains(Item::Journal) {
-        return Err(Reason::Unfinished.into());
-    }
-    let bytes = store.read(Item::Manifest, MAX_MANIFEST_BYTES)?;
-    let manifest = Manifest::decode(&bytes).map_err(|error| Reason::Manifest(error.to_string()))?;
-    check_chain(&manifest)?;
-    Ok(manifest)
-}
-
 /// The checks of the manifest alone.
-fn check_chain(manifest: &Manifest) -> Result<(), Reason> {
+pub(super) fn check_chain(manifest: &Manifest) -> Result<(), Reason> {
     let Manifest { claim, checkpoints } = manifest;
     let terms = &claim.terms;
     terms
@@ -340,15 +350,14 @@ fn check_chain(manifest: &Manifest) -> Result<(), Reason> {
 }
 
 fn check_folder(
-    store: &dyn Store,
-    manifest: &Manifest,
-    resources: Resources,
+    proof: &Proof<'_>,
+    layouts: Option<Layouts<'_>>,
     measured: Option<&dyn Fn(&str) -> Part>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Known, Fault> {
-    let (known, last) = check_objects(store, manifest, resources, measured, progress)?;
+    let (known, last) = check_objects(proof, layouts, measured, progress)?;
     if let Some(last) = &last {
-        check_model(store, &manifest.claim, last)?;
+        check_model(proof, last)?;
     }
     Ok(known)
 }
@@ -357,26 +366,27 @@ fn missing_batches(segment: Segment) -> Fault {
     Reason::Chain(format!("{segment} lacks its list of batches")).into()
 }
 
-fn read_state(
-    store: &dyn Store,
-    name: &Digest,
-    known: Option<(&Digest, &State)>,
-) -> Result<State, Fault> {
-    object::read_state(store, name, known).map_err(|error| match error {
-        ReadStateError::Store(error) => error.into(),
-        error => Reason::Item(error.to_string()).into(),
-    })
-}
-
 pub(super) fn read_batches(
     store: &dyn Store,
     name: &Digest,
     segment: Segment,
+    resources: Resources,
 ) -> Result<Vec<BatchPlan>, Fault> {
     let item = Item::Object(*name);
-    let bytes = store.read(item, MAX_OBJECT_BYTES)?;
-    let batches =
-        object::decode_batches(name, &bytes).map_err(|error| object_fault(item, &error))?;
+    let limit = MAX_BATCHES_BYTES.min(resources.allowed() / PER_BATCHES_BYTE);
+    let bytes = match store.read(item, limit) {
+        Err(StoreError::TooLarge { len, .. }) if len <= MAX_BATCHES_BYTES => {
+            resources.admit(&item.path(), PER_BATCHES_BYTE.saturating_mul(len))?;
+            return Err(Reason::Item(format!("{} changes while it is read", item.path())).into());
+        }
+        read => read?,
+    };
+    let batches = object::decode_batches(name, &bytes).map_err(|source| {
+        object_fault(ReadStateError::Object {
+            name: *name,
+            source,
+        })
+    })?;
     if (segment.first..segment.last).eq(batches.iter().map(|plan| plan.step)) {
         Ok(batches)
     } else {
@@ -387,21 +397,28 @@ pub(super) fn read_batches(
     }
 }
 
-fn object_fault(item: Item, error: &ObjectError) -> Fault {
-    Reason::Item(format!("{}: {error}", item.path())).into()
+/// Who is to blame for an object that cannot be had.
+pub(super) fn object_fault(error: ReadStateError) -> Fault {
+    match error {
+        ReadStateError::Store(error) => error.into(),
+        ReadStateError::Object {
+            name,
+            source: ObjectError::Memory { needed, allowed },
+        } => Reason::Memory {
+            what: Item::Object(name).path(),
+            needed,
+            allowed,
+        }
+        .into(),
+        error => Reason::Item(error.to_string()).into(),
+    }
 }
 
 /// The committed model is the final state's, and the exported file holds it.
-fn check_model(store: &dyn Store, claim: &Claim, last: &State) -> Result<(), Fault> {
-    let wrong = |problem: &str| Fault::Proof(Reason::FinalModel(problem.to_owned()));
-    if model_file::root(last) != claim.model {
-        return Err(wrong(
-            "the model that is committed to is not that of the final state",
-        ));
+fn check_model(proof: &Proof<'_>, last: &State) -> Result<(), Fault> {
+    if model_file::root(last) != proof.claim().model {
+        let problem = "the model that is committed to is not that of the final state";
+        return Err(Reason::FinalModel(problem.to_owned()).into());
     }
-    let bytes = store.read(Item::Model, MAX_STATE_BYTES)?;
-    match model_file::encode(last) {
-        Ok(file) if file == bytes => Ok(()),
-        _ => Err(wrong("the file is not that of the final state's model")),
-    }
+    proof.check_model(last)
 }

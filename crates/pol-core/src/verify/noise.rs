@@ -23,7 +23,8 @@ impl Noise {
     pub(super) fn add(&mut self, unperturbed: &State, perturbed: &State, headings: &Headings<'_>) {
         self.replays += 1;
         let entries = unperturbed.entries();
-        self.entries.resize_with(entries.len(), Differences::default);
+        self.entries
+            .resize_with(entries.len(), Differences::default);
         for (noise, entry) in self.entries.iter_mut().zip(entries) {
             if !is_rounded(entry) {
                 continue;
@@ -113,7 +114,11 @@ impl Perturbation {
             }
         }
         // Nothing is moved beyond the largest number.
-        if moved.is_finite() { moved } else { entry.clone() }
+        if moved.is_finite() {
+            moved
+        } else {
+            entry.clone()
+        }
     }
 
     /// The plan with its records in another order, where their order is free.

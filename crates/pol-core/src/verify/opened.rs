@@ -1,6 +1,9 @@
 //! The integrity of an opening: that it answers the challenge, with what was committed to.
 
 use std::collections::BTreeSet;
+use std::mem;
+
+use serde_bytes::ByteBuf;
 
 use crate::audit::{
     Challenge, Disclosed, Draw, MAX_DRAWN, OpenedRecord, OpenedRecords, Opening, PublicCommitment,
@@ -9,16 +12,18 @@ use crate::digest::Digest;
 use crate::manifest::{Checkpoint, Claim};
 use crate::merkle::Tree;
 use crate::model_file;
-use crate::object;
+use crate::object::{self, Layout, Limits, ObjectError, ReadStateError};
 use crate::records::Records;
 use crate::schedule::{BatchSource, Schedule};
 use crate::state::EntryHeader;
 use crate::store::{Item, MemoryStore, Store};
 
-use super::VerifyError;
+use super::Resources;
 use super::integrity::{
     Fault, IntegrityChecked, Known, KnownCheckpoint, Objects, Segment, check_state, read_batches,
 };
+use super::layout::{Layouts, state_fault};
+use super::orders::Orders;
 use super::reason::Reason;
 
 /// An opening whose integrity was checked, and the records that it discloses.
@@ -27,56 +32,192 @@ pub(super) struct OpenedProof {
     pub(super) records: OpenedRecords,
     /// The audited segments, ascending.
     pub(super) segments: Vec<u64>,
+}
+
+/// An opening of which everything was checked but the states.
+pub(super) struct Disclosure {
+    pub(super) records: OpenedRecords,
     /// Records for a step whose result does not matter: those of an audited one.
     pub(super) any_batch: Vec<u64>,
+    claim: Claim,
+    disclosed: Disclosed,
+    states: Vec<ByteBuf>,
+    final_leaves: Option<Vec<Digest>>,
+    objects: MemoryStore,
+    known: Known,
+    /// What the opening leaves of the memory that was allowed.
+    left: Resources,
 }
 
-/// Checks everything about an opening that can be checked without training.
-pub(super) fn check_opening(
-    public: &PublicCommitment,
-    challenge: &Challenge,
-    opening: Opening,
-) -> Result<Result<OpenedProof, (Digest, Reason)>, VerifyError> {
-    match check(&public.claim, challenge, opening) {
-        Ok(opened) => Ok(Ok(opened)),
-        Err(Fault::Proof(reason)) => Ok(Err((public.digest(), reason))),
-        Err(Fault::Machine(error)) => Err(error),
+impl Disclosure {
+    /// Checks what an opening holds beside states: that it answers the challenge, with what was committed to.
+    /// Numbers come first: nothing is hashed, drawn or decompressed before they are those that claim and
+    /// challenge demand. `has_data` is whether the verifier has a copy of the data, of as many records as are
+    /// committed to.
+    pub(super) fn check(
+        public: &PublicCommitment,
+        challenge: &Challenge,
+        opening: Opening,
+        resources: Resources,
+        has_data: bool,
+    ) -> Result<Self, Fault> {
+        let claim = &public.claim;
+        if challenge.commitment != claim.commitment() {
+            return Err(Reason::Challenge("it is to another commitment".to_owned()).into());
+        }
+        if opening.challenge != challenge.digest() {
+            return Err(Reason::Challenge("the opening answers another one".to_owned()).into());
+        }
+        if challenge.draw == Draw::All && claim.terms.segments() > MAX_DRAWN {
+            let problem =
+                format!("a training of more than {MAX_DRAWN} segments is opened in parts");
+            return Err(Reason::Challenge(problem).into());
+        }
+        let held = opening.held_bytes();
+        resources.admit("the opening", held)?;
+        let left = Resources {
+            memory: resources.memory.saturating_sub(held),
+            ..resources
+        };
+        let disclosed = Disclosed::of(claim, challenge);
+        check_counts(claim, &disclosed, &opening)?;
+        let mut known = Known::default();
+        check_checkpoints(claim, &disclosed, &opening, &mut known)?;
+        let objects = MemoryStore::new();
+        let lists = store_batches(claim, &disclosed, &opening, &objects, &known, left)?;
+        let used = match lists {
+            Some(listed) => listed,
+            None => {
+                let orders = Orders::of(claim, &disclosed)?;
+                orders.check_records(opening.records.len() as u64)?;
+                if !has_data {
+                    orders.check_draws(opening.records.len() as u64)?;
+                }
+                left.admit("the order of the records", Schedule::bytes(orders.records))?;
+                used_records(claim, &disclosed)?
+            }
+        };
+        check_records(claim, &used, &opening.records, &opening.record_nodes)?;
+        let any_batch = used.iter().copied();
+        Ok(Self {
+            any_batch: any_batch
+                .take(claim.terms.recipe.batch_size as usize)
+                .collect(),
+            records: OpenedRecords::new(claim.terms.data.records, opening.records),
+            claim: claim.clone(),
+            disclosed,
+            states: opening.states,
+            final_leaves: opening.final_leaves,
+            objects,
+            known,
+            left,
+        })
+    }
+
+    /// Checks the states. They have to have the tensors of `layouts`, where the verifier knows them.
+    pub(super) fn check_states(
+        mut self,
+        layouts: Option<Layouts<'_>>,
+    ) -> Result<OpenedProof, Fault> {
+        let last = self.claim.terms.segments();
+        let mut later: Option<Vec<EntryHeader>> = layouts.map(|layouts| layouts.later.to_vec());
+        let states = mem::take(&mut self.states);
+        for (&index, bytes) in self.disclosed.states.iter().zip(states) {
+            let Some(known) = self.known.checkpoints.get(&index) else {
+                return Err(withheld(format!("checkpoint {index}")));
+            };
+            let Checkpoint { step, state, .. } = known.checkpoint;
+            let layout = match (layouts, index, &later) {
+                (Some(layouts), ..) => layouts.of(index),
+                (None, 1.., Some(later)) => Layout::Exactly(later),
+                (None, ..) => Layout::Any,
+            };
+            let limits = Limits {
+                layout,
+                memory: self.left.allowed(),
+            };
+            let decoded = object::decode_state_within(&state, &bytes, limits)
+                .map_err(|source| opened_fault(step, layout, state, source))?;
+            if index == last && model_file::root(&decoded) != self.claim.model {
+                let problem = "the model that is committed to is not that of the final state";
+                return Err(Reason::FinalModel(problem.to_owned()).into());
+            }
+            check_state(step, &decoded)?;
+            if index > 0 && later.is_none() {
+                later = Some(decoded.layout().cloned().collect());
+            }
+            self.objects.put(Item::Object(state), bytes.into_vec());
+        }
+        self.known.later_layout = later;
+        self.known.first_layout = layouts.map(|layouts| layouts.first.to_vec());
+        if let Some(leaves) = self.final_leaves {
+            let final_state = self.known.checkpoints.get(&last);
+            let final_state = final_state.map(|known| known.checkpoint.state);
+            if Some(Tree::State.root(&leaves)) != final_state {
+                return Err(Reason::Inclusion("the leaves of the final state".to_owned()).into());
+            }
+            self.known.final_leaves = Some(leaves);
+        }
+        Ok(OpenedProof {
+            segments: self.disclosed.segments,
+            records: self.records,
+            checked: IntegrityChecked::new(
+                Objects::Opening(self.objects),
+                self.left,
+                self.claim,
+                self.known,
+            ),
+        })
     }
 }
 
-fn check(claim: &Claim, challenge: &Challenge, opening: Opening) -> Result<OpenedProof, Fault> {
-    if challenge.commitment != claim.commitment() {
-        return Err(Reason::Challenge("it is to another commitment".to_owned()).into());
+/// Who is to blame for an opened state that cannot be decoded.
+fn opened_fault(step: u64, layout: Layout<'_>, name: Digest, source: ObjectError) -> Fault {
+    match source {
+        ObjectError::Memory { needed, allowed } => Reason::Memory {
+            what: format!("the state at step {step}"),
+            needed,
+            allowed,
+        }
+        .into(),
+        ObjectError::OtherLayout(_) => {
+            state_fault(step, layout, ReadStateError::Object { name, source })
+        }
+        source => Reason::Item(format!("the state at step {step}: {source}")).into(),
     }
-    if opening.challenge != challenge.digest() {
-        return Err(Reason::Challenge("the opening answers another one".to_owned()).into());
-    }
-    if challenge.draw == Draw::All && claim.terms.segments() > MAX_DRAWN {
-        let problem = format!("a training of more than {MAX_DRAWN} segments is opened in parts");
-        return Err(Reason::Challenge(problem).into());
-    }
-    let disclosed = Disclosed::of(claim, challenge);
-    let mut known = Known::default();
-    check_checkpoints(claim, &disclosed, &opening, &mut known)?;
-    let objects = MemoryStore::new();
-    check_states(claim, &disclosed, &opening, &objects, &mut known)?;
-    let lists = store_batches(claim, &disclosed, &opening, &objects, &known)?;
-    let used = used_records(claim, &disclosed, lists)?;
-    check_records(claim, &used, &opening.records, &opening.record_nodes)?;
-    let any_batch = used
-        .iter()
-        .copied()
-        .take(claim.terms.recipe.batch_size as usize);
-    Ok(OpenedProof {
-        any_batch: any_batch.collect(),
-        segments: disclosed.segments,
-        records: OpenedRecords::new(claim.terms.data.records, opening.records),
-        checked: IntegrityChecked::new(Objects::Opening(objects), claim.clone(), known),
-    })
 }
 
 fn withheld(what: impl Into<String>) -> Fault {
     Reason::Withheld(what.into()).into()
+}
+
+/// Whether the opening holds as many of everything as claim and challenge demand.
+fn check_counts(claim: &Claim, disclosed: &Disclosed, opening: &Opening) -> Result<(), Fault> {
+    let counted = |what: &str, expected: usize, found: usize| match expected == found {
+        true => Ok(()),
+        false => Err(withheld(format!(
+            "{what}: {found} are opened where the challenge needs {expected}"
+        ))),
+    };
+    counted(
+        "checkpoints",
+        disclosed.checkpoints.len(),
+        opening.checkpoints.len(),
+    )?;
+    counted("states", disclosed.states.len(), opening.states.len())?;
+    let lists = match claim.terms.batches {
+        BatchSource::Derived => 0,
+        BatchSource::Explicit => disclosed.segments.len(),
+    };
+    counted("lists of batches", lists, opening.batches.len())?;
+    let last = claim.terms.segments();
+    match (&opening.final_leaves, disclosed.states.contains(&last)) {
+        (None, true) | (Some(_), false) => Ok(()),
+        (None, false) => Err(withheld("the leaves of the final state")),
+        (Some(_), true) => {
+            Err(Reason::Challenge("the final state is opened twice".to_owned()).into())
+        }
+    }
 }
 
 fn check_checkpoints(
@@ -85,12 +226,6 @@ fn check_checkpoints(
     opening: &Opening,
     known: &mut Known,
 ) -> Result<(), Fault> {
-    let (expected, found) = (disclosed.checkpoints.len(), opening.checkpoints.len());
-    if expected != found {
-        return Err(withheld(format!(
-            "{found} checkpoints are opened where the challenge needs {expected}"
-        )));
-    }
     let opened: Vec<(u64, Digest)> = (disclosed.checkpoints.iter().copied())
         .zip(opening.checkpoints.iter().map(Checkpoint::digest))
         .collect();
@@ -122,59 +257,6 @@ fn check_checkpoints(
     Ok(())
 }
 
-fn check_states(
-    claim: &Claim,
-    disclosed: &Disclosed,
-    opening: &Opening,
-    objects: &MemoryStore,
-    known: &mut Known,
-) -> Result<(), Fault> {
-    let (expected, found) = (disclosed.states.len(), opening.states.len());
-    if expected != found {
-        return Err(withheld(format!(
-            "{found} states are opened where the challenge needs {expected}"
-        )));
-    }
-    let last = claim.terms.segments();
-    let mut layout: Option<Vec<EntryHeader>> = None;
-    for (&index, bytes) in disclosed.states.iter().zip(&opening.states) {
-        let Some(known) = known.checkpoints.get_mut(&index) else {
-            return Err(withheld(format!("checkpoint {index}")));
-        };
-        let Checkpoint { step, state, .. } = known.checkpoint;
-        let decoded = object::decode_state(&state, bytes)
-            .map_err(|error| Reason::Item(format!("the state at step {step}: {error}")))?;
-        if index == last && model_file::root(&decoded) != claim.model {
-            let problem = "the model that is committed to is not that of the final state";
-            return Err(Reason::FinalModel(problem.to_owned()).into());
-        }
-        if index > 0 && layout.is_none() {
-            layout = Some(decoded.layout().cloned().collect());
-        }
-        check_state(index, step, &decoded, layout.as_deref())?;
-        objects.write(Item::Object(state), bytes)?;
-    }
-    known.later_layout = layout;
-    let final_state = known
-        .checkpoints
-        .get(&last)
-        .map(|known| known.checkpoint.state);
-    match (&opening.final_leaves, disclosed.states.contains(&last)) {
-        (None, true) => Ok(()),
-        (Some(leaves), false) if Some(Tree::State.root(leaves)) == final_state => {
-            known.final_leaves = Some(leaves.clone());
-            Ok(())
-        }
-        (Some(_), false) => {
-            Err(Reason::Inclusion("the leaves of the final state".to_owned()).into())
-        }
-        (None, false) => Err(withheld("the leaves of the final state")),
-        (Some(_), true) => {
-            Err(Reason::Challenge("the final state is opened twice".to_owned()).into())
-        }
-    }
-}
-
 /// Puts the lists of explicit batches to the objects, and returns which records they name.
 fn store_batches(
     claim: &Claim,
@@ -182,14 +264,8 @@ fn store_batches(
     opening: &Opening,
     objects: &MemoryStore,
     known: &Known,
+    resources: Resources,
 ) -> Result<Option<BTreeSet<u64>>, Fault> {
-    let expected = match claim.terms.batches {
-        BatchSource::Derived => 0,
-        BatchSource::Explicit => disclosed.segments.len(),
-    };
-    if opening.batches.len() != expected {
-        return Err(withheld("the batches of an audited segment"));
-    }
     if claim.terms.batches == BatchSource::Derived {
         return Ok(None);
     }
@@ -201,21 +277,16 @@ fn store_batches(
         };
         objects.write(Item::Object(name), bytes)?;
         let (first, last) = claim.terms.segment_steps(index);
-        let plans = read_batches(objects, &name, Segment { index, first, last })?;
+        let segment = Segment { index, first, last };
+        let plans = read_batches(objects, &name, segment, resources)?;
         used.extend(plans.into_iter().flat_map(|plan| plan.records));
     }
     Ok(Some(used))
 }
 
-/// The records that the audited segments use.
-fn used_records(
-    claim: &Claim,
-    disclosed: &Disclosed,
-    listed: Option<BTreeSet<u64>>,
-) -> Result<BTreeSet<u64>, Fault> {
-    if let Some(listed) = listed {
-        return Ok(listed);
-    }
+/// The records that the audited segments use, where batches are derived. That takes the order of every epoch
+/// that they lie in: see [`Orders`].
+fn used_records(claim: &Claim, disclosed: &Disclosed) -> Result<BTreeSet<u64>, Fault> {
     let terms = &claim.terms;
     let schedule = Schedule::new(terms.seed, terms.data.records, terms.recipe.batch_size);
     let mut schedule = schedule.map_err(|error| Reason::Manifest(error.to_string()))?;

@@ -174,6 +174,28 @@ pub enum Reason {
         /// What is allowed.
         allowed: u64,
     },
+    /// Something that takes more memory than the verifier allows.
+    #[error(
+        "{what}: checking it takes {needed} bytes of memory; the verifier allows {allowed} (--memory)"
+    )]
+    Memory {
+        /// What was not begun with.
+        what: String,
+        /// What it takes, in bytes.
+        needed: u64,
+        /// What is allowed, in bytes.
+        allowed: u64,
+    },
+    /// An order of records that costs more than what the opening holds.
+    #[error(
+        "which records the audited steps use takes {draws} random draws to find; for the records that          were opened the verifier makes {allowed}, with a copy of the data as many as it takes"
+    )]
+    Draws {
+        /// Random draws that it takes.
+        draws: u64,
+        /// What is allowed.
+        allowed: u64,
+    },
     /// A replay that ends elsewhere, where bits had to agree.
     #[error(
         "{segment}: the replay does not arrive at the logged state: `{entry}` differs{}",
@@ -255,7 +277,7 @@ impl Reason {
             Self::Challenge(_) | Self::Withheld(_) | Self::Inclusion(_) => "opening",
             Self::Noise { .. } | Self::Unexplained { .. } => "noise",
             Self::Slack { .. } => "slack",
-            Self::Cost { .. } => "cost",
+            Self::Cost { .. } | Self::Memory { .. } | Self::Draws { .. } => "cost",
             Self::BitsDiffer { .. } | Self::DigestDiffers { .. } => "bits",
             Self::TooFar { .. } | Self::BeyondNoise { .. } | Self::NoDistance { .. } => "tolerance",
             Self::NotChecked(_) => "not checked",
@@ -271,6 +293,8 @@ impl Reason {
                 | Self::Unexplained { .. }
                 | Self::Slack { .. }
                 | Self::Cost { .. }
+                | Self::Memory { .. }
+                | Self::Draws { .. }
         )
     }
 }

@@ -10,13 +10,15 @@ use crate::model_file::is_model;
 use crate::policy::{Calibration, StartRule};
 use crate::random::Seed;
 use crate::records::Records;
-use crate::schedule::{BatchPlan, BatchSource, Schedule};
+use crate::schedule::{BatchSource, Schedule};
 use crate::state::{EntryHeader, Part, State};
 
-use super::integrity::{Fault, IntegrityChecked, Segment};
 use super::calibrated::{Compared, Comparing};
 use super::heading::Headings;
+use super::integrity::{Fault, IntegrityChecked, Segment};
+use super::layout::layout_difference;
 use super::noise::{Amplitude, Noise, Perturbation};
+use super::own::OwnStates;
 use super::reason::Reason;
 use super::replayed::{Logged, Replay};
 use super::start::{StartReport, VerifiedPrior, check_start};
@@ -45,8 +47,8 @@ pub(super) struct Replayer<'a, L: ?Sized> {
 pub(super) struct Preparation<'a> {
     pub(super) rule: StartRule,
     pub(super) prior: Option<&'a VerifiedPrior>,
-    /// Records for the step that shows which tensors later states have; whichever there are.
-    pub(super) any_batch: Option<Vec<u64>>,
+    /// What the learner says that they are, if it could say so.
+    pub(super) own: Result<OwnStates, Stop>,
 }
 
 impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
@@ -69,27 +71,27 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
             records,
             schedule,
         };
+        let own = with.own?;
         let mut replayer = Self::at(place, learner);
-        let derived = guarded("the initial state", || {
-            replayer.learner.initialise(&terms.seed)?;
-            replayer.learner.capture()
-        })?;
-        let (start, initial) =
-            check_start(proof, &*replayer.learner, &derived, with.rule, with.prior)?;
+        let (start, initial) = check_start(
+            proof,
+            &*replayer.learner,
+            &own.initial,
+            with.rule,
+            with.prior,
+        )?;
         replayer.initial = Some(Arc::new(initial));
-        replayer.first_step(with.any_batch)?;
-        let stepped = guarded("the first step", || replayer.learner.capture())?;
-        replayer.state_bytes = stepped.byte_len();
-        let expected: Vec<EntryHeader> = stepped.layout().cloned().collect();
+        replayer.state_bytes = own.later_bytes;
+        let expected = own.layouts().later;
         let found = proof.later_layout();
         if let Some(found) = found.filter(|found| *found != expected) {
             return Err(Stop::Reject(Reason::UnfitState {
                 place: "every state after the first".to_owned(),
-                problem: layout_difference(&expected, found),
+                problem: layout_difference(expected, found),
             }));
         }
         if let Some(leaves) = proof.final_leaves() {
-            check_model(proof, &expected, leaves)?;
+            check_model(proof, expected, leaves)?;
         }
         Ok((replayer, start))
     }
@@ -113,28 +115,6 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
     /// The size of the states after the first.
     pub(super) fn state_bytes(&self) -> u64 {
         self.state_bytes
-    }
-
-    /// A step from the initial state, on whatever records there are.
-    fn first_step(&mut self, any_batch: Option<Vec<u64>>) -> Result<(), Stop> {
-        let first = Segment {
-            index: 0,
-            first: 0,
-            last: 1,
-        };
-        let Some(records) = any_batch else {
-            return self.steps(self.place.proof.segment(0), first, None, &mut || {});
-        };
-        let plan = BatchPlan {
-            step: 0,
-            epoch: 0,
-            records,
-        };
-        let seed = self.place.proof.claim().terms.seed;
-        guarded("the first step", || {
-            self.learner
-                .step(&Batch::new(&plan, self.place.records, &seed)?)
-        })
     }
 
     /// Replays a segment; `after_step` is called after each step.
@@ -307,24 +287,12 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
     fn run(
         &mut self,
         segment: Segment,
-        perturbation: Option<&mut Perturbation>,
-        after_step: &mut dyn FnMut(),
-    ) -> Result<State, Stop> {
-        self.steps(segment, segment, perturbation, after_step)?;
-        guarded(&segment.to_string(), || self.learner.capture())
-    }
-
-    /// Takes the steps of `range`, which lies in `segment`.
-    fn steps(
-        &mut self,
-        segment: Segment,
-        range: Segment,
         mut perturbation: Option<&mut Perturbation>,
         after_step: &mut dyn FnMut(),
-    ) -> Result<(), Stop> {
+    ) -> Result<State, Stop> {
         let seed = self.place.proof.claim().terms.seed;
         let listed = self.place.proof.batches(segment)?;
-        for step in range.first..range.last {
+        for step in segment.first..segment.last {
             let plan = match (&listed, &mut self.place.schedule) {
                 (Some(listed), _) => listed[(step - segment.first) as usize].clone(),
                 (None, Some(schedule)) => schedule.batch(step),
@@ -341,7 +309,7 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
             })?;
             after_step();
         }
-        Ok(())
+        guarded(&segment.to_string(), || self.learner.capture())
     }
 }
 
@@ -388,23 +356,5 @@ fn check_model(
         false => Err(Stop::Reject(Reason::FinalModel(
             "the model that is committed to is not that of the final state".to_owned(),
         ))),
-    }
-}
-
-fn layout_difference(expected: &[EntryHeader], found: &[EntryHeader]) -> String {
-    let missing = expected.iter().find(|header| !found.contains(header));
-    let extra = found.iter().find(|header| !expected.contains(header));
-    let describe = |header: &EntryHeader| {
-        format!(
-            "`{}` ({} {:?})",
-            header.name,
-            header.dtype.name(),
-            header.shape
-        )
-    };
-    match (missing, extra) {
-        (Some(missing), _) => format!("it lacks {}", describe(missing)),
-        (None, Some(extra)) => format!("it has {}, which this training has not", describe(extra)),
-        (None, None) => "its tensors are in another order".to_owned(),
     }
 }

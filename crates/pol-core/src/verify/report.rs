@@ -183,8 +183,8 @@ impl Report {
         }
     }
 
-    /// A verdict for these reasons alone.
-    pub(super) fn stopped(commitment: Option<Digest>, reasons: Vec<Reason>) -> Self {
+    /// A verdict for these reasons alone: *rejected* if one of them rejects the proof, else *inconclusive*.
+    pub fn stopped(commitment: Option<Digest>, reasons: Vec<Reason>) -> Self {
         let mut report = Self::rejected(commitment, reasons);
         if !report.reasons.iter().any(Reason::is_rejection) {
             report.verdict = Verdict::Inconclusive;

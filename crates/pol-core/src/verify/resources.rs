@@ -3,13 +3,18 @@
 use std::num::NonZero;
 use std::thread;
 
-/// Threads, and the memory that they may fill with states.
+use super::reason::Reason;
+
+/// Memory that is taken whatever is allowed, in bytes: what small proofs need.
+const LEAST_MEMORY: u64 = 16 << 20;
+
+/// Threads, and the memory that they may fill with what a proof is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resources {
     /// Threads that read and hash objects.
     pub threads: usize,
-    /// Bytes of states that all of them hold together. One thread works even where this is too little
-    /// for one state.
+    /// Bytes of memory that all of them hold together, at most; 16 MiB where this is less. What takes more
+    /// is not begun with: the verdict is inconclusive then.
     pub memory: u64,
 }
 
@@ -24,15 +29,33 @@ impl Default for Resources {
 }
 
 impl Resources {
-    /// How many threads to use where each of them holds so many bytes: at least one.
+    /// How many threads to use where each of them holds `bytes` bytes: at least one.
     pub fn threads_for(&self, bytes: u64) -> usize {
         self.threads.min(self.memory_for(bytes)).max(1)
     }
 
-    /// How often so many bytes fit.
+    /// How many buffers of `bytes` bytes fit into the memory that may be used.
     pub(super) fn memory_for(&self, bytes: u64) -> usize {
         let fit = self.memory.checked_div(bytes).unwrap_or(u64::MAX);
         usize::try_from(fit).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes of memory that may be used.
+    pub(super) fn allowed(&self) -> u64 {
+        self.memory.max(LEAST_MEMORY)
+    }
+
+    /// Refuses `what`, which takes `needed` bytes of memory, if that is more than may be used.
+    pub fn admit(&self, what: &str, needed: u64) -> Result<(), Reason> {
+        let allowed = self.allowed();
+        match needed <= allowed {
+            true => Ok(()),
+            false => Err(Reason::Memory {
+                what: what.to_owned(),
+                needed,
+                allowed,
+            }),
+        }
     }
 }
 
@@ -48,5 +71,16 @@ mod tests {
         assert_eq!(of(8, 100).threads_for(1000), 1);
         assert_eq!(of(8, 100).threads_for(0), 8);
         assert_eq!(of(0, 100).threads_for(0), 1);
+    }
+
+    #[test]
+    fn what_takes_more_than_is_allowed_is_refused_and_nothing_small_is() {
+        let of = |memory| Resources { threads: 1, memory };
+        assert!(of(1 << 30).admit("a state", 1 << 30).is_ok());
+        assert!(of(1 << 30).admit("a state", (1 << 30) + 1).is_err());
+        assert!(of(0).admit("a state", LEAST_MEMORY).is_ok());
+        let refused = of(0).admit("a state", LEAST_MEMORY + 1).unwrap_err();
+        assert_eq!(refused.check(), "cost");
+        assert!(!refused.is_rejection());
     }
 }

@@ -9,8 +9,10 @@ use std::thread;
 use crate::learner::{Learner, LearnerError};
 use crate::policy::Comparison;
 use crate::random::Seed;
+use crate::schedule::Schedule;
 
 use super::integrity::IntegrityChecked;
+use super::reason::Reason;
 use super::replay::{Place, Replayer, guarded};
 use super::report::SegmentReport;
 use super::stop::Stop;
@@ -244,10 +246,22 @@ fn shares(proof: &IntegrityChecked<'_>, segments: &[u64], jobs: usize) -> Vec<Ra
     shares
 }
 
+/// Refuses replays of states of `state_bytes` bytes, if there is too little memory for one learner.
+pub(super) fn admit(resources: super::Resources, state_bytes: u64) -> Result<(), Reason> {
+    resources.admit("a replay", STATES_PER_LEARNER.saturating_mul(state_bytes))
+}
+
 impl Learners<'_> {
-    /// As many jobs as memory allows.
-    pub(super) fn within(mut self, resources: super::Resources, state_bytes: u64) -> Self {
-        let fit = resources.memory_for(STATES_PER_LEARNER * state_bytes);
+    /// As many jobs as memory allows, where each holds states of `state_bytes` bytes and an order of
+    /// `records` records.
+    pub(super) fn within(
+        mut self,
+        resources: super::Resources,
+        state_bytes: u64,
+        records: u64,
+    ) -> Self {
+        let states = STATES_PER_LEARNER.saturating_mul(state_bytes);
+        let fit = resources.memory_for(states.saturating_add(Schedule::bytes(records)));
         self.jobs = self.jobs.min(fit).max(1);
         self
     }

@@ -52,15 +52,22 @@ impl Report {
         names: &[String],
         ends: Option<(&State, &State)>,
     ) {
-        let slacks: Vec<_> = self.segments.iter().filter_map(|s| s.slack.as_ref()).collect();
+        let slacks: Vec<_> = self
+            .segments
+            .iter()
+            .filter_map(|s| s.slack.as_ref())
+            .collect();
         if slacks.is_empty() {
             return;
         }
         let Some(ends) = ends else {
-            let why = "how far tolerances could have moved the model: the final state is not at hand";
+            let why =
+                "how far tolerances could have moved the model: the final state is not at hand";
             return self.could_not_check(why.to_owned());
         };
-        let assumed = self.segments_total.saturating_sub(self.segments.len() as u64);
+        let assumed = self
+            .segments_total
+            .saturating_sub(self.segments.len() as u64);
         let slack = add_up(&slacks, assumed, names, ends);
         // What a segment may tolerate whatever it learned: its part of what all may use together.
         let harmless = rule.max_used / self.segments_total.max(1) as f64;
@@ -142,7 +149,10 @@ impl<'a> Ways<'a> {
     /// And which.
     fn share(&self, lengths: &[f64]) -> (&'a str, f64) {
         let all = ("all parameters", ratio(total(lengths), total(&self.own)));
-        let shares = lengths.iter().zip(&self.yards).map(|(of, yard)| ratio(*of, *yard));
+        let shares = lengths
+            .iter()
+            .zip(&self.yards)
+            .map(|(of, yard)| ratio(*of, *yard));
         let named = self.names.iter().map(String::as_str).zip(shares);
         named.fold(all, |a, b| match a.1.is_nan() || a.1 >= b.1 {
             true => a,
@@ -182,7 +192,9 @@ fn way(first: &State, last: &State, name: &str) -> f64 {
     if a.header != b.header {
         return f64::NAN;
     }
-    let moved: Vec<f64> = (a.values().zip(b.values())).map(|(a, b)| (a - b).abs()).collect();
+    let moved: Vec<f64> = (a.values().zip(b.values()))
+        .map(|(a, b)| (a - b).abs())
+        .collect();
     let l2 = total(&moved);
     let (count, mut moved) = (moved.len(), moved);
     moved.retain(|moved| *moved != 0.0);

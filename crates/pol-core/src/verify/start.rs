@@ -7,12 +7,14 @@ use crate::ks::{holm, kolmogorov_smirnov, normal};
 use crate::learner::{Initial, Learner};
 use crate::manifest::{Manifest, Start, Terms};
 use crate::model_file;
-use crate::object;
+use crate::object::{self, Limits};
 use crate::policy::StartRule;
 use crate::state::State;
 use crate::store::Store;
 
-use super::integrity::{IntegrityChecked, read_claim};
+use super::Resources;
+use super::integrity::IntegrityChecked;
+use super::proof::{Proof, read_claim};
 use super::reason::Reason;
 use super::replayed::first_difference;
 use super::report::{Report, Verdict};
@@ -47,17 +49,31 @@ impl VerifiedPrior {
     /// The final state of the proof in `store`, which `report` accepts. `None` if it does not, or if
     /// the store holds another proof.
     pub fn new(report: &Report, store: &dyn Store) -> Option<Self> {
-        let (manifest, state) = finished(store)?;
-        let commitment = manifest.claim.commitment();
-        let accepted = report.verdict == Verdict::Accepted;
-        let same = report.commitment == Some(commitment);
+        let proof = Proof::read(store, Resources::default()).ok()?.ok()?;
+        Self::of(report, &proof)
+    }
+
+    /// The final state of the proof that was read, and that `report` accepts. `None` if it does not, or if
+    /// the state cannot be read any more.
+    pub fn of(report: &Report, proof: &Proof<'_>) -> Option<Self> {
+        let commitment = proof.commitment();
+        if report.verdict != Verdict::Accepted || report.commitment != Some(commitment) {
+            return None;
+        }
+        let limits = Limits {
+            memory: proof.resources().allowed(),
+            ..Limits::NONE
+        };
+        // What was accepted binds its name, and reading hashes it again.
+        let name = proof.manifest().checkpoints.last()?.state;
+        let state = object::read_state_within(proof.store(), &name, None, limits).ok()?;
         let depth = match report.start {
             Some(StartReport::Prior { prior_depth, .. }) => prior_depth + 1,
             _ => 1,
         };
-        (accepted && same).then_some(Self {
+        Some(Self {
             commitment,
-            terms: manifest.claim.terms,
+            terms: proof.claim().terms.clone(),
             state,
             depth,
         })
@@ -141,7 +157,7 @@ pub(super) fn check_start<L: Learner + ?Sized>(
             let expected = (derived.with_model_of(&prior.state))
                 .map_err(|error| Stop::Reject(Reason::Prior(error.to_string())))?;
             compare(proof, &expected)?;
-let report = StartReport::Prior {
+            let report = StartReport::Prior {
                 commitment,
                 prior_depth: prior.depth,
             };

@@ -11,7 +11,7 @@ use pol_core::recipe::Recipe;
 use pol_core::records::{Records, SaltSecret};
 use pol_core::store::Store;
 use pol_core::verify::{
-    Evidence, Progress, Report, Resources, Selection, Tolerance, VerifiedPrior, Verifier,
+    Evidence, Progress, Proof, Report, Resources, Selection, Tolerance, VerifiedPrior, Verifier,
     VerifyError,
 };
 use pol_models::image_learner;
@@ -87,7 +87,10 @@ impl<'a> Audit<'a> {
             second: None,
         };
         let started = Instant::now();
-        let mut verified = self.folder(recipe, records, &machine, store)?;
+        let mut verified = match Proof::read(store, self.resources)? {
+            Ok(proof) => self.folder(recipe, records, &machine, &proof)?,
+            Err(reason) => Verified::new(Report::stopped(None, vec![reason]), backend, opened),
+        };
         verified.verify_seconds = started.elapsed().as_secs_f64();
         Ok(verified)
     }
@@ -97,13 +100,13 @@ impl<'a> Audit<'a> {
         recipe: &Recipe,
         records: &dyn Records,
         machine: &Machine<'_>,
-        store: &dyn Store,
+        proof: &Proof<'_>,
     ) -> Result<Verified, CliError> {
         let jobs = self.jobs(recipe, machine);
         let make = || another_learner(recipe, machine, jobs);
         let verifier = self.verifier(Some(records)).at_once(jobs, &make);
         self.on(recipe, machine, |learner, second, progress| {
-            verifier.verify_on(store, learner, second, progress)
+            verifier.verify_proof(proof, learner, second, progress)
         })
     }
 
@@ -123,7 +126,10 @@ impl<'a> Audit<'a> {
             opening,
         } = opened;
         self.on(recipe, machine, |learner, second, progress| {
-            let opening = opening.clone();
+            let Some(opening) = opening.take() else {
+                let why = "the opening was judged before".to_owned();
+                return Ok(Report::inconclusive(Some(public.digest()), why));
+            };
             verifier.verify_opening(public, challenge, opening, learner, second, progress)
         })
     }

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use pol_core::digest::Digest;
-use pol_core::manifest::{Claim, Manifest, Start};
+use pol_core::manifest::{Claim, Start};
 use pol_core::policy::EvidenceRule;
 use pol_core::recipe::Recipe;
 use pol_core::records::Records;
 use pol_core::store::Store;
-use pol_core::verify::{Evidence, Reason, Report, Verdict, VerifiedPrior, read_claim};
+use pol_core::verify::{Evidence, Proof, Reason, Report, Verdict, VerifiedPrior, read_claim};
 use pol_models::dataset::default_folder;
 use pol_models::dataset_of;
 use pol_models::recipe_file::RecipeFile;
@@ -80,7 +80,6 @@ pub(super) enum Chain {
 struct Given<'a> {
     folder: &'a Path,
     store: Box<dyn Store>,
-    manifest: Result<Manifest, Reason>,
     /// The verifier's own recipe for it.
     file: Option<RecipeFile>,
 }
@@ -123,10 +122,12 @@ pub(super) fn verify(
             let place = format!("{}: {problem}", given.folder.display());
             Chain::Broken(Box::new(Report::rejected(None, vec![Reason::Prior(place)])))
         };
-        let terms = match &given.manifest {
-            Ok(manifest) => &manifest.claim.terms,
-            Err(reason) => return Ok(broken(reason.to_string())),
+        let proof = match Proof::read(given.store.as_ref(), audit.resources)? {
+            Ok(proof) => proof,
+            Err(reason) if reason.is_rejection() => return Ok(broken(reason.to_string())),
+            Err(reason) => return Ok(Chain::Broken(Box::new(Report::stopped(None, vec![reason])))),
         };
+        let terms = &proof.claim().terms;
         let dataset = match &given.file {
             Some(file) => file.data.name.parse()?,
             None => dataset_of(&terms.recipe)?,
@@ -155,7 +156,7 @@ pub(super) fn verify(
             ..Audit::bits()
         };
         let recipe = expected.as_ref().unwrap_or(&terms.recipe);
-        let verified = of_prior.folder(recipe, records, machine, given.store.as_ref())?;
+        let verified = of_prior.folder(recipe, records, machine, &proof)?;
         let report = verified.report();
         if report.verdict != Verdict::Accepted {
             let reasons: Vec<_> = report.reasons.iter().map(ToString::to_string).collect();
@@ -165,7 +166,7 @@ pub(super) fn verify(
                 reasons.join("; ")
             )));
         }
-        let Some(prior) = VerifiedPrior::new(report, given.store.as_ref()) else {
+        let Some(prior) = VerifiedPrior::of(report, &proof) else {
             return Ok(broken("its final state cannot be read".to_owned()));
         };
         let held_to = expected.as_ref().map(Recipe::digest);
@@ -189,7 +190,6 @@ fn given(args: &VerifyArgs) -> Result<Vec<Given<'_>>, CliError> {
         given.push(Given {
             folder,
             store,
-            manifest,
             file: file.transpose()?,
         });
     }

@@ -5,31 +5,37 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
+use crate::digest::Digest;
 use crate::manifest::{Manifest, Terms};
-use crate::model_file::is_model;
-use crate::object::WHOLE_EVERY;
+use crate::object::{self, Layout, Limits, ReadStateError, WHOLE_EVERY, held_bytes};
 use crate::state::{EntryHeader, Part, STEP_ENTRY, State};
 use crate::store::{Item, Store};
 
 use super::super::distance::movement;
+use super::super::layout::{Layouts, state_fault};
+use super::super::proof::Proof;
 use super::super::reason::Reason;
 use super::super::{Progress, Resources};
-use super::{Fault, Known, KnownCheckpoint, Segment, read_batches, read_state};
+use super::{Fault, Known, KnownCheckpoint, Segment, read_batches};
 
-/// What a thread holds at once, at most: a state, the one before, the next one's compressed bytes before
-/// and after they are decoded, its values before they are put in order, and one more while they are.
-const STATES_PER_THREAD: u64 = 6;
+/// What a thread holds at once, at most, in states: a state, the one before, the next one's compressed bytes
+/// before and after they are decoded, its values before they are put in order, and one more while they are;
+/// and the differences on the way to it.
+const STATES_PER_THREAD: u64 = 7;
 
 /// Checks every object. With exact numerics the states between the first and the last may be absent: a
 /// replay from the one before gives them. `measured` tells parameters from buffers where movements are
 /// asked for. Returns the final state too.
+///
+/// No state is decompressed that has other tensors than `layouts`, or, where the verifier does not know
+/// them, than the first one after the initial state; and none for which there is too little memory.
 pub(super) fn check_objects(
-    store: &dyn Store,
-    manifest: &Manifest,
-    resources: Resources,
+    proof: &Proof<'_>,
+    layouts: Option<Layouts<'_>>,
     measured: Option<&dyn Fn(&str) -> Part>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(Known, Option<State>), Fault> {
+    let (store, manifest, resources) = (proof.store(), proof.manifest(), proof.resources());
     let count = manifest.checkpoints.len() as u64;
     let may_be_absent = |index: u64| {
         manifest.claim.terms.recipe.numerics.is_exact() && index > 0 && index + 1 < count
@@ -40,33 +46,48 @@ pub(super) fn check_objects(
         })
         .map(|(index, _)| index)
         .collect();
-    // All states but the initial one have to be like the first of them. If that one cannot be read,
-    // that is found again, and said, in its turn.
     let first_later = kept
         .get(1)
         .map(|&index| &manifest.checkpoints[index as usize]);
-    let example = first_later.and_then(|first| read_state(store, &first.state, None).ok());
-    let layout: Option<Vec<EntryHeader>> = example
-        .as_ref()
-        .map(|state| state.layout().cloned().collect());
+    let limits = Limits {
+        memory: resources.allowed(),
+        ..Limits::NONE
+    };
+    let layout: Option<Vec<EntryHeader>> = match layouts {
+        Some(layouts) => Some(layouts.later.to_vec()),
+        // If it cannot be read, that is found again, and said, in its turn.
+        None => first_later.and_then(|first| object::layout_of(store, &first.state, limits).ok()),
+    };
     let parameters = measured.zip(layout.as_ref()).map(|(part, layout)| {
         let of_parameters = |header: &EntryHeader| part(&header.name) == Part::Parameters;
         layout.iter().map(of_parameters).collect()
     });
-    let bytes = STATES_PER_THREAD * example.as_ref().map_or(0, State::byte_len);
-    drop(example);
+    let threads = match &layout {
+        Some(layout) => {
+            let bytes = STATES_PER_THREAD.saturating_mul(held_bytes(layout));
+            resources.admit("a state", bytes)?;
+            resources.threads_for(bytes)
+        }
+        None => 1,
+    };
     let pass = Pass {
         store,
         manifest,
         kept: &kept,
+        first: layouts.map(|layouts| layouts.first),
         layout: layout.as_deref(),
+        resources: Resources {
+            threads,
+            memory: resources.allowed() / threads as u64,
+        },
         parameters,
         next: AtomicUsize::new(0),
         failed: AtomicU64::new(u64::MAX),
     };
-    let outcome = pass.run(resources.threads_for(bytes), progress)?;
+    let outcome = pass.run(threads, progress)?;
     let mut known = Known {
         later_layout: layout,
+        first_layout: layouts.map(|layouts| layouts.first.to_vec()),
         ..Known::default()
     };
     for (index, checkpoint) in (0u64..).zip(&manifest.checkpoints) {
@@ -91,7 +112,12 @@ struct Pass<'a> {
     manifest: &'a Manifest,
     /// The checkpoints whose states have to be there, or are.
     kept: &'a [u64],
+    /// The tensors of the initial state, where the verifier knows them.
+    first: Option<&'a [EntryHeader]>,
+    /// Those of every other.
     layout: Option<&'a [EntryHeader]>,
+    /// What one thread may take.
+    resources: Resources,
     /// For each entry of the layout, whether it is a parameter; only where movements are measured.
     parameters: Option<Vec<bool>>,
     /// The next run of kept states that nobody works on.
@@ -180,13 +206,15 @@ impl Pass<'_> {
     fn check_run(&self, first: usize, send: &Sender<Message>) -> Result<(), (u64, Fault)> {
         let checkpoints = &self.manifest.checkpoints;
         let name = |index: u64| checkpoints[index as usize].state;
+        let step = |index: u64| checkpoints[index as usize].step;
         let last_kept = checkpoints.len() as u64 - 1;
         let end = (first + WHOLE_EVERY).min(self.kept.len());
         let mut before: Option<(u64, State)> = None;
         if self.parameters.is_some() && first > 0 {
             let index = self.kept[first - 1];
-            let state = read_state(self.store, &name(index), None);
-            before = Some((index, state.map_err(|fault| (index, fault))?));
+            let state = self.read(index, &name(index), None);
+            let state = state.map_err(|error| (index, self.fault(index, step(index), error)));
+            before = Some((index, state?));
         }
         let mut listed = if first == 0 { 0 } else { self.kept[first - 1] };
         for &index in &self.kept[first..end] {
@@ -195,9 +223,9 @@ impl Pass<'_> {
             listed = index;
             let known = before.as_ref().map(|(index, state)| (name(*index), state));
             let known = known.as_ref().map(|(name, state)| (name, *state));
-            let state = read_state(self.store, &name(index), known).map_err(at_fault)?;
-            let step = checkpoints[index as usize].step;
-            let checked = check_state(index, step, &state, self.layout);
+            let state = self.read(index, &name(index), known);
+            let state = state.map_err(|error| at_fault(self.fault(index, step(index), error)))?;
+            let checked = check_state(step(index), &state);
             checked.map_err(|reason| at_fault(reason.into()))?;
             let movement = self.movement(before.as_ref(), index, &state);
             let last = (index == last_kept).then(|| state.clone());
@@ -211,6 +239,34 @@ impl Pass<'_> {
         Ok(())
     }
 
+    /// The state at a checkpoint, if it has the tensors that it has to have.
+    fn read(
+        &self,
+        index: u64,
+        name: &Digest,
+        known: Option<(&Digest, &State)>,
+    ) -> Result<State, ReadStateError> {
+        let limits = Limits {
+            layout: self.layout_of(index),
+            memory: self.resources.memory,
+        };
+        object::read_state_within(self.store, name, known, limits)
+    }
+
+    fn fault(&self, index: u64, step: u64, error: ReadStateError) -> Fault {
+        state_fault(step, self.layout_of(index), error)
+    }
+
+    fn layout_of(&self, index: u64) -> Layout<'_> {
+        match (index, self.first, self.layout) {
+            (0, Some(first), _) => Layout::Exactly(first),
+            // The optimizer may keep nothing yet.
+            (0, None, Some(later)) => Layout::ModelOf(later),
+            (_, _, Some(later)) => Layout::Exactly(later),
+            (_, _, None) => Layout::Any,
+        }
+    }
+
     /// The explicit batches of the segments between two checkpoints.
     fn check_batches(&self, from: u64, to: u64) -> Result<(), Fault> {
         let terms: &Terms = &self.manifest.claim.terms;
@@ -218,7 +274,12 @@ impl Pass<'_> {
             let listed = self.manifest.checkpoints[index as usize + 1].batches;
             if let Some(name) = listed {
                 let (first, last) = terms.segment_steps(index);
-                read_batches(self.store, &name, Segment { index, first, last })?;
+                read_batches(
+                    self.store,
+                    &name,
+                    Segment { index, first, last },
+                    self.resources,
+                )?;
             }
         }
         Ok(())
@@ -233,18 +294,9 @@ impl Pass<'_> {
     }
 }
 
-/// The checks of one state. `layout` is that of the states after the first.
-pub(crate) fn check_state(
-    index: u64,
-    step: u64,
-    state: &State,
-    layout: Option<&[EntryHeader]>,
-) -> Result<(), Reason> {
+/// The checks of one state's values.
+pub(crate) fn check_state(step: u64, state: &State) -> Result<(), Reason> {
     let place = || format!("the state at step {step}");
-    let unfit = |problem: String| Reason::UnfitState {
-        place: place(),
-        problem,
-    };
     if let Some(entry) = state.entries().iter().find(|entry| !entry.is_finite()) {
         return Err(Reason::NotFinite {
             place: place(),
@@ -254,21 +306,10 @@ pub(crate) fn check_state(
     let counted = state.entry(STEP_ENTRY).and_then(|entry| entry.to_u64());
     if counted != Some(step) {
         let says = counted.map_or("is missing".to_owned(), |step| format!("says {step}"));
-        return Err(unfit(format!("its counter `{STEP_ENTRY}` {says}")));
+        return Err(Reason::UnfitState {
+            place: place(),
+            problem: format!("its counter `{STEP_ENTRY}` {says}"),
+        });
     }
-    let Some(layout) = layout else { return Ok(()) };
-    let same = match index {
-        // The optimizer may keep nothing yet.
-        0 => {
-            let model = |header: &&EntryHeader| is_model(&header.name);
-            (state.layout().filter(model)).eq(layout.iter().filter(model))
-        }
-        _ => layout.iter().eq(state.layout()),
-    };
-    match same {
-        true => Ok(()),
-        false => Err(unfit(
-            "its tensors are not those of the other checkpoints".to_owned(),
-        )),
-    }
+    Ok(())
 }
