@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec;
 use crate::digest::{Digest, tagged};
-use crate::verify::{Selection, Tolerance, sample_for};
+use crate::verify::{OutlierRule, Selection, Tolerance, sample_for};
 
 /// The shipped policies, by name.
 pub const SHIPPED: [(&str, &str); 3] = [
@@ -20,6 +20,9 @@ pub const SHIPPED: [(&str, &str); 3] = [
     ),
     ("paper", include_str!("../../../policies/paper.toml")),
 ];
+
+/// Joins a policy's name and what it was changed by.
+const CHANGED: &str = ", changed by ";
 
 /// What a proof has to be, and how it is checked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -114,7 +117,8 @@ impl StartRule {
     }
 }
 
-/// Which segments are replayed. `all` overrides the others, which add up.
+/// Which segments are replayed. `all` overrides the others, which add up; where a caller draws a sample
+/// instead, `ends` and `outliers` are replayed beside it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SegmentRule {
@@ -126,6 +130,13 @@ pub struct SegmentRule {
     pub sample: Option<u64>,
     /// As many at random as it takes.
     pub catch: Option<Catch>,
+    /// The first and the last.
+    pub ends: bool,
+    /// Those that move the parameters more than their neighbourhood lets expect.
+    pub outliers: Option<OutlierRule>,
+    /// What a challenge has to draw for an opening to be judged. Default: what is replayed of a folder, as
+    /// far as a challenge can draw it.
+    pub opened: Option<OpeningRule>,
     /// The most steps that may be replayed; a proof that needs more is not judged.
     pub max_steps: Option<u64>,
 }
@@ -140,26 +151,92 @@ pub struct Catch {
     pub confidence: f64,
 }
 
+impl Catch {
+    fn sample(self, segments: u64) -> u64 {
+        sample_for(self.forged, self.confidence, segments).unwrap_or(segments)
+    }
+}
+
+/// What a challenge has to draw. The last segment comes to every draw.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum OpeningRule {
+    /// Every segment.
+    All,
+    /// So many at random; all, if there are no more.
+    Sample(u64),
+    /// As many at random as it takes.
+    Catch(Catch),
+}
+
 impl SegmentRule {
     /// How many of so many segments are drawn at random, where the rule says how many.
     pub fn sampled(&self, segments: u64) -> Option<u64> {
-        let caught = self.catch.map(|Catch { forged, confidence }| {
-            sample_for(forged, confidence, segments).unwrap_or(segments)
-        });
+        let caught = self.catch.map(|catch| catch.sample(segments));
         self.sample.max(caught).map(|sample| sample.min(segments))
+    }
+
+    /// How many of so many segments a challenge has to draw at least.
+    pub fn opened(&self, segments: u64) -> u64 {
+        let demanded = match self.opened {
+            Some(OpeningRule::All) => segments,
+            Some(OpeningRule::Sample(sample)) => sample,
+            Some(OpeningRule::Catch(catch)) => catch.sample(segments),
+            // A challenge cannot draw by movements: all segments hold the largest.
+            None if self.all || self.top.is_some() => segments,
+            None => self.sampled(segments).unwrap_or(segments),
+        };
+        demanded.min(segments)
+    }
+
+    /// Whether every segment is replayed.
+    pub fn is_all(&self) -> bool {
+        self.all || (self.top.is_none() && self.sample.is_none() && self.catch.is_none())
     }
 
     /// The selection for a proof of so many segments, with the verifier's randomness.
     pub fn selection(&self, segments: u64, seed: crate::random::Seed) -> Selection {
-        if self.all || (self.top.is_none() && self.sample.is_none() && self.catch.is_none()) {
+        if self.is_all() {
             return Selection::all();
         }
         let sample = self.sampled(segments);
         Selection {
             all: false,
+            first: self.ends,
+            last: self.ends,
+            outliers: self.outliers,
             top: self.top,
             sample,
             seed: sample.map(|_| seed),
+        }
+    }
+
+    fn check(&self) -> Result<(), PolicyError> {
+        let fail = |field, problem| Err(PolicyError::Field { field, problem });
+        let share = |value: f64| (0.0..=1.0).contains(&value);
+        let meets = |catch: Catch| share(catch.forged) && (0.0..1.0).contains(&catch.confidence);
+        if self.catch.is_some_and(|catch| !meets(catch)) {
+            return fail("segments.catch", "needs fractions from 0 to 1");
+        }
+        match self.opened {
+            Some(OpeningRule::Sample(0)) => {
+                return fail("segments.opened", "demands nothing; at least 1 is drawn");
+            }
+            Some(OpeningRule::Catch(catch)) if !meets(catch) => {
+                return fail("segments.opened.catch", "needs fractions from 0 to 1");
+            }
+            _ => {}
+        }
+        if self.sample == Some(0) || self.top == Some(0) {
+            return fail("segments", "selects nothing");
+        }
+        match self.outliers {
+            Some(rule) if !(rule.factor.is_finite() && rule.factor >= 1.0) => fail(
+                "segments.outliers.factor",
+                "must be at least 1: every second segment moves more than its neighbours' median",
+            ),
+            Some(rule) if rule.most == 0 => fail("segments.outliers.most", "must be at least 1"),
+            _ => Ok(()),
         }
     }
 }
@@ -182,6 +259,19 @@ pub enum Comparison {
     },
     /// Within what honest rounding does, as the verifier measures it in the very segment.
     Calibrated(Calibration),
+}
+
+impl Comparison {
+    /// Within this tolerance, in all parts.
+    pub fn within(tolerance: Tolerance) -> Self {
+        match tolerance.is_exact() {
+            true => Self::Bits,
+            false => Self::Static {
+                tolerance,
+                parts: Parts::All,
+            },
+        }
+    }
 }
 
 /// Which parts of a state are compared.
@@ -217,6 +307,17 @@ pub enum PolicyError {
     /// Not TOML of a policy.
     #[error("{0}")]
     Malformed(#[from] toml::de::Error),
+    /// Another policy under the name of a shipped one.
+    #[error(
+        "`name`: `{0}` is the name of a policy that this program ships, and this is another one; give it \
+         a name of its own"
+    )]
+    Name(String),
+    /// A name that says what was done to a policy.
+    #[error(
+        "`name`: `, changed by` marks a policy that was changed after it was read; leave it out"
+    )]
+    Changed,
     /// A number out of range.
     #[error("`{field}` {problem}")]
     Field {
@@ -238,7 +339,11 @@ impl Policy {
             bounds: Bounds::default(),
             evidence: EvidenceRule::default(),
             start: StartRule::Derived { max_depth: 8 },
-            segments: SegmentRule::default(),
+            segments: SegmentRule {
+                all: true,
+                opened: Some(OpeningRule::Sample(1)),
+                ..SegmentRule::default()
+            },
             comparison: Comparison::Bits,
         }
     }
@@ -246,17 +351,38 @@ impl Policy {
     /// The shipped policy of this name.
     pub fn shipped(name: &str) -> Option<Self> {
         let (_, text) = SHIPPED.iter().find(|(shipped, _)| *shipped == name)?;
-        Self::parse(text).ok()
+        Self::read(text).ok()
     }
 
-    /// Reads a policy.
+    /// Reads a policy. The name of a shipped one is left to that one.
     ///
     /// # Errors
     /// Names the field at fault.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        let policy = Self::read(text)?;
+        let name = policy.name.trim().to_lowercase();
+        if name.contains(CHANGED) {
+            return Err(PolicyError::Changed);
+        }
+        match Self::shipped(&name) {
+            Some(shipped) if shipped.digest() != policy.digest() => Err(PolicyError::Name(name)),
+            _ => Ok(policy),
+        }
+    }
+
+    fn read(text: &str) -> Result<Self, PolicyError> {
         let policy: Self = toml::from_str(text)?;
         policy.check()?;
         Ok(policy)
+    }
+
+    /// Says in its name, which every verdict states, that it was changed after it was read, and by what.
+    pub fn note_change(&mut self, by: &str) {
+        let joint = match self.name.contains(CHANGED) {
+            true => " and ",
+            false => CHANGED,
+        };
+        self.name = format!("{}{joint}{by}", self.name);
     }
 
     /// What names it in verdicts: `H("pol.v1.policy", canonical encoding)`.
@@ -267,14 +393,7 @@ impl Policy {
     fn check(&self) -> Result<(), PolicyError> {
         let fail = |field, problem| Err(PolicyError::Field { field, problem });
         let share = |value: f64| (0.0..=1.0).contains(&value);
-        if let Some(catch) = self.segments.catch
-            && (!share(catch.forged) || !(0.0..1.0).contains(&catch.confidence))
-        {
-            return fail("segments.catch", "needs fractions from 0 to 1");
-        }
-        if self.segments.sample == Some(0) || self.segments.top == Some(0) {
-            return fail("segments", "selects nothing");
-        }
+        self.segments.check()?;
         if let StartRule::Distribution { level, .. } = self.start
             && !share(level)
         {
@@ -331,6 +450,51 @@ mod tests {
     }
 
     #[test]
+    fn the_name_of_a_shipped_policy_is_left_to_it() {
+        for (name, text) in SHIPPED {
+            let copied = format!("# The same.\n{text}");
+            assert_eq!(
+                Policy::parse(&copied).unwrap(),
+                Policy::shipped(name).unwrap()
+            );
+            for own in [name.to_owned(), format!(" {name}\t"), name.to_uppercase()] {
+                let error = Policy::parse(&format!("name = {own:?}")).unwrap_err();
+                assert!(error.to_string().contains("a name of its own"), "{error}");
+            }
+        }
+        assert!(Policy::parse("name = \"stricter\"").is_ok());
+        assert!(Policy::parse("name = \"strict, changed by nobody\"").is_err());
+    }
+
+    #[test]
+    fn a_changed_policy_says_so_and_has_another_digest() {
+        let shipped = Policy::shipped("strict").unwrap();
+        let mut policy = shipped.clone();
+        policy.note_change("--sample");
+        policy.note_change("--tolerance");
+        assert_eq!(policy.name, "strict, changed by --sample and --tolerance");
+        assert_ne!(policy.digest(), shipped.digest());
+    }
+
+    #[test]
+    fn a_policy_of_all_segments_demands_them_of_a_challenge_too() {
+        let opened = |rule: &str| {
+            let policy = Policy::parse(&format!("name = \"x\"\n[segments]\n{rule}")).unwrap();
+            policy.segments.opened(40)
+        };
+        assert_eq!(opened("all = true"), 40);
+        assert_eq!(opened(""), 40);
+        assert_eq!(opened("top = 1\nsample = 3"), 40);
+        assert_eq!(opened("sample = 3"), 3);
+        assert_eq!(opened("sample = 300"), 40);
+        assert_eq!(opened("catch = { forged = 1.0, confidence = 0.5 }"), 1);
+        assert_eq!(opened("all = true\nopened = { sample = 2 }"), 2);
+        assert_eq!(opened("sample = 3\nopened = \"all\""), 40);
+        let catch = "opened = { catch = { forged = 0.025, confidence = 0.5 } }";
+        assert_eq!(opened(catch), 20, "half of all, to meet one with one half");
+    }
+
+    #[test]
     fn nonsense_is_refused_by_field() {
         let refused = |text: &str| {
             let error = Policy::parse(&format!("name = \"x\"\n{text}")).unwrap_err();
@@ -342,6 +506,20 @@ mod tests {
         assert!(
             refused("[segments]\ncatch = { forged = 2.0, confidence = 0.9 }").contains("catch")
         );
+        for (rule, field) in [
+            ("opened = { sample = 0 }", "opened"),
+            (
+                "opened = { catch = { forged = 0.1, confidence = 1.0 } }",
+                "opened.catch",
+            ),
+            ("opened = \"some\"", "some"),
+            ("outliers = { factor = 0.5, most = 9 }", "outliers.factor"),
+            ("outliers = { factor = nan, most = 9 }", "outliers.factor"),
+            ("outliers = { factor = 3.0, most = 0 }", "outliers.most"),
+        ] {
+            let error = refused(&format!("[segments]\n{rule}"));
+            assert!(error.contains(field), "{rule}: {error}");
+        }
         assert!(refused("[comparison]\nkind = \"static\"\ntolerance = {}").contains("tolerance"));
         let calibrated = "[comparison]\nkind = \"calibrated\"\nreplays = 6\nfloor = 0.0\n";
         assert!(refused(&format!("{calibrated}multiple = 8.0\nmin_rho = 2.0")).contains("min_rho"));

@@ -1,7 +1,9 @@
 //! `pol verify`.
 
 mod audit;
+mod basis;
 mod chain;
+mod odds;
 mod print;
 mod subject;
 
@@ -15,7 +17,7 @@ use pol_core::audit::{Challenge, Draw, PublicCommitment, Randomness};
 use pol_core::manifest::{Claim, MAX_MANIFEST_BYTES, Start};
 use pol_core::model_file::root_of_file;
 use pol_core::object::MAX_STATE_BYTES;
-use pol_core::policy::Policy;
+use pol_core::policy::{Comparison, Policy, SegmentRule};
 use pol_core::random::Seed;
 use pol_core::recipe::{Numerics, Recipe};
 use pol_core::records::{DataCommitment, Records};
@@ -36,6 +38,7 @@ use crate::output;
 use super::attestations::{self, Shown, Trust};
 use super::{commitment, fresh_seed, keys, policy, read_file, recipe_file, timestamp};
 use audit::Machine;
+use basis::Basis;
 use print::Expected;
 use subject::{Subject, not_replayable};
 
@@ -63,7 +66,7 @@ pub(super) fn verified(args: &VerifyArgs) -> Result<Outcome, CliError> {
     check_usage(args)?;
     let started = Instant::now();
     backend::use_threads(&args.machine)?;
-    let policy = effective_policy(args)?;
+    let policies = Policies::of(args)?;
     let verdict_key = match &args.verdict_key {
         None => None,
         Some(file) => keys::private_key(&KeyArgs {
@@ -109,7 +112,8 @@ pub(super) fn verified(args: &VerifyArgs) -> Result<Outcome, CliError> {
         opened: &opened,
         second: second.as_ref(),
     };
-    let mut judged = judge(args, policy, &machine, subject, file)?;
+    let mut judged = judge(args, &policies, &machine, subject, file)?;
+    judged.name_policy(&policies.effective);
     judged.verify_seconds = started.elapsed().as_secs_f64();
     if let (Some(file), Some(key)) = (&args.verdict, &verdict_key) {
         write_verdict(file, &judged, key)?;
@@ -126,26 +130,85 @@ fn check_usage(args: &VerifyArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The policy, with what the flags put in its place.
-fn effective_policy(args: &VerifyArgs) -> Result<Policy, CliError> {
-    let mut policy = policy(&args.policy)?;
-    if args.max_steps.is_some() {
-        policy.segments.max_steps = args.max_steps;
+/// What is demanded of a proof, and of those that it goes back to.
+struct Policies {
+    /// The policy, with what the flags put in its place.
+    effective: Policy,
+    /// Of prior proofs: flags that make this audit cheaper or kinder say nothing about them.
+    of_priors: Policy,
+    /// The flags that changed something, by their names.
+    changes: Vec<&'static str>,
+}
+
+impl Policies {
+    fn of(args: &VerifyArgs) -> Result<Self, CliError> {
+        let given = policy(&args.policy)?;
+        let mut policies = Self {
+            effective: given.clone(),
+            of_priors: given.clone(),
+            changes: Vec::new(),
+        };
+        if args.sample.is_some() || args.top.is_some() {
+            // What is replayed beside every sample stays.
+            let drawn = SegmentRule {
+                all: false,
+                sample: args.sample,
+                top: args.top,
+                catch: None,
+                ..given.segments
+            };
+            if given.segments != drawn {
+                policies.effective.segments = drawn;
+                args.sample.is_some().then(|| policies.note("sample"));
+                args.top.is_some().then(|| policies.note("top"));
+            }
+        }
+        if args.all && !given.segments.is_all() {
+            policies.change("all", |policy| &mut policy.segments.all, true);
+        }
+        if args.max_steps.is_some() {
+            let cap = args.max_steps;
+            policies.of_priors.segments.max_steps = cap;
+            policies.change("max-steps", |policy| &mut policy.segments.max_steps, cap);
+        }
+        if let Some(tolerance) = args.tolerance {
+            let comparison = Comparison::within(tolerance);
+            policies.change("tolerance", |policy| &mut policy.comparison, comparison);
+        }
+        if given.start.max_depth() < args.prior.len() as u64 {
+            return Err(CliError::Usage(format!(
+                "the policy `{}` admits chains of at most {} prior proofs",
+                given.name,
+                given.start.max_depth()
+            )));
+        }
+        Ok(policies)
     }
-    if policy.start.max_depth() < args.prior.len() as u64 {
-        return Err(CliError::Usage(format!(
-            "the policy `{}` admits chains of at most {} prior proofs",
-            policy.name,
-            policy.start.max_depth()
-        )));
+
+    /// Puts what a flag says in the place of what the policy says, which its name states from now on.
+    fn change<T: PartialEq>(
+        &mut self,
+        flag: &'static str,
+        of: impl Fn(&mut Policy) -> &mut T,
+        value: T,
+    ) {
+        let field = of(&mut self.effective);
+        if *field != value {
+            *field = value;
+            self.note(flag);
+        }
     }
-    Ok(policy)
+
+    fn note(&mut self, flag: &'static str) {
+        self.effective.note_change(&format!("--{flag}"));
+        self.changes.push(flag);
+    }
 }
 
 /// Judges a proof; `file` is the verifier's own recipe, if there is one.
 fn judge(
     args: &VerifyArgs,
-    policy: Policy,
+    policies: &Policies,
     machine: &Machine<'_>,
     subject: Subject,
     file: Option<RecipeFile>,
@@ -215,11 +278,11 @@ fn judge(
         data_root: args.expect_data_root,
         model: model.as_deref(),
         secret: secret.as_ref(),
-        policy,
+        policy: policies.effective.clone(),
+        policy_of_priors: policies.of_priors.clone(),
         evidence,
-        selection: selection(args, &claim, randomness),
+        selection: offline_selection(args, &policies.effective.segments, &claim),
         randomness,
-        tolerance: args.tolerance,
         reference_distance: args.reference_distance,
         prior: None,
         fail_fast: args.fail_fast,
@@ -278,6 +341,8 @@ fn judge(
             verified.randomness = Some(*randomness.digest());
             verified.evidence = shown;
             verified.chain = prior.iter().map(|link| link.prior.commitment()).collect();
+            let basis = Basis::new(args, &subject, &claim, expected.as_ref(), &policies.changes);
+            verified.basis = basis.of(verified.report());
             verified.warning = audit.policy.warning.clone();
             verified.offline_challenge = match &subject {
                 Subject::Opening(opened) => opened.challenge.randomness == Randomness::Offline,
@@ -326,25 +391,11 @@ fn evidence(subject: &Subject, trust: &Trust) -> Result<(Evidence, Shown), CliEr
     }
 }
 
-/// The segments that the flags choose, if they do.
-fn selection(args: &VerifyArgs, claim: &Claim, randomness: Seed) -> Option<Selection> {
-    if args.all {
-        return Some(Selection::all());
-    }
-    let seed = match args.offline_challenge {
-        false => randomness,
-        true => {
-            let draw = Draw::Sample(args.sample.unwrap_or(0));
-            Challenge::offline(claim.commitment(), draw).seed()
-        }
-    };
-    let mut selection = match (args.sample, args.top) {
-        (None, None) => return None,
-        (Some(count), _) => Selection::random(count, seed),
-        (None, Some(_)) => Selection::top(0),
-    };
-    selection.top = args.top;
-    Some(selection)
+/// The segments that the rule draws from the commitment itself, where the flags say so.
+fn offline_selection(args: &VerifyArgs, rule: &SegmentRule, claim: &Claim) -> Option<Selection> {
+    let sample = args.sample.filter(|_| args.offline_challenge)?;
+    let challenge = Challenge::offline(claim.commitment(), Draw::Sample(sample));
+    Some(rule.selection(claim.terms.segments(), challenge.seed()))
 }
 
 fn write_verdict(file: &Path, judged: &Verified, key: &PrivateKey) -> Result<(), CliError> {

@@ -50,7 +50,7 @@ pub(super) fn verify(
         let terms = &manifest.claim.terms;
         let data = args.data_dir.clone().unwrap_or_else(default_folder);
         let loaded = dataset_of(&terms.recipe)?.load(&data)?;
-        let mut policy = audit.policy.clone();
+        let mut policy = audit.policy_of_priors.clone();
         policy.evidence = Default::default();
         let of_prior = Audit {
             policy,

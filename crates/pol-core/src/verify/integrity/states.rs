@@ -12,6 +12,7 @@ use crate::state::{EntryHeader, Part, STEP_ENTRY, State};
 use crate::store::{Item, Store};
 
 use super::super::distance::movement;
+use super::super::outliers::Stretch;
 use super::super::reason::Reason;
 use super::super::{Progress, Resources};
 use super::{Fault, Known, KnownCheckpoint, Segment, read_batches, read_state};
@@ -49,7 +50,7 @@ pub(super) fn check_objects(
     let layout: Option<Vec<EntryHeader>> = example
         .as_ref()
         .map(|state| state.layout().cloned().collect());
-    let parameters = measured.zip(layout.as_ref()).map(|(part, layout)| {
+    let parameters: Option<Vec<bool>> = measured.zip(layout.as_ref()).map(|(part, layout)| {
         let of_parameters = |header: &EntryHeader| part(&header.name) == Part::Parameters;
         layout.iter().map(of_parameters).collect()
     });
@@ -65,15 +66,26 @@ pub(super) fn check_objects(
         failed: AtomicU64::new(u64::MAX),
     };
     let outcome = pass.run(resources.threads_for(bytes), progress)?;
+    let distance = match (&pass.parameters, &outcome.last) {
+        (Some(parameters), Some(last)) => {
+            let first = read_state(store, &manifest.checkpoints[0].state, None)?;
+            moved(parameters, &first, last)
+        }
+        _ => None,
+    };
     let mut known = Known {
-        later_layout: layout,
+        later_layout: layout.clone(),
+        stretches: stretches(&manifest.claim.terms, &outcome.movements),
+        distance,
         ..Known::default()
     };
     for (index, checkpoint) in (0u64..).zip(&manifest.checkpoints) {
         let checkpoint = KnownCheckpoint {
             checkpoint: checkpoint.clone(),
             kept: false,
-            movement: outcome.movements.get(&index).copied(),
+            movement: (outcome.movements.get(&index))
+                .filter(|measured| measured.from + 1 == index)
+                .and_then(|measured| measured.l2),
         };
         known.checkpoints.insert(index, checkpoint);
     }
@@ -100,9 +112,29 @@ struct Pass<'a> {
     failed: AtomicU64,
 }
 
+/// The stretches between neighbouring kept states, by the checkpoints that end them.
+fn stretches(terms: &Terms, movements: &BTreeMap<u64, Moved>) -> Vec<Stretch> {
+    let stretch = |(&end, measured): (&u64, &Moved)| Stretch {
+        segments: measured.from..end,
+        steps: terms.segment_steps(end - 1).1 - terms.segment_steps(measured.from).0,
+        movement: measured.l2,
+    };
+    movements.iter().map(stretch).collect()
+}
+
+/// How far the parameters are from those of the kept state before.
+#[derive(Clone, Copy)]
+struct Moved {
+    /// The checkpoint of that state.
+    from: u64,
+    /// `None` if it is not finite.
+    l2: Option<f64>,
+}
+
 #[derive(Default)]
 struct Outcome {
-    movements: BTreeMap<u64, f64>,
+    /// By the checkpoint at the end.
+    movements: BTreeMap<u64, Moved>,
     last: Option<State>,
 }
 
@@ -110,7 +142,7 @@ enum Message {
     /// A state is whole. The final one comes along.
     Checked {
         index: u64,
-        movement: Option<f64>,
+        movement: Option<Moved>,
         last: Option<State>,
     },
     Failed(u64, Fault),
@@ -199,7 +231,7 @@ impl Pass<'_> {
             let step = checkpoints[index as usize].step;
             let checked = check_state(index, step, &state, self.layout);
             checked.map_err(|reason| at_fault(reason.into()))?;
-            let movement = self.movement(before.as_ref(), index, &state);
+            let movement = self.movement(before.as_ref(), &state);
             let last = (index == last_kept).then(|| state.clone());
             before = Some((index, state));
             let _ = send.send(Message::Checked {
@@ -224,13 +256,21 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn movement(&self, before: Option<&(u64, State)>, index: u64, state: &State) -> Option<f64> {
+    fn movement(&self, before: Option<&(u64, State)>, state: &State) -> Option<Moved> {
         let parameters = self.parameters.as_ref()?;
-        let (_, before) = before.filter(|(at, _)| at + 1 == index)?;
-        let entries = (state.entries().iter().zip(parameters)).filter(|(_, taken)| **taken);
-        let pairs = entries.filter_map(|(entry, _)| Some((before.entry(entry.name())?, entry)));
-        movement(pairs)
+        let (from, before) = before?;
+        Some(Moved {
+            from: *from,
+            l2: moved(parameters, before, state),
+        })
     }
+}
+
+/// l2 distance of the parameters of two states, of which `parameters` tells those of the later one.
+fn moved(parameters: &[bool], before: &State, state: &State) -> Option<f64> {
+    let entries = (state.entries().iter().zip(parameters)).filter(|(_, taken)| **taken);
+    let pairs = entries.filter_map(|(entry, _)| Some((before.entry(entry.name())?, entry)));
+    movement(pairs)
 }
 
 /// The checks of one state. `layout` is that of the states after the first.
