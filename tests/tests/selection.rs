@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use pol_core::audit::{Challenge, Draw, PublicCommitment, open};
 use pol_core::digest::tagged;
-use pol_core::learner::Learner;
+use pol_core::learner::{Batch, Initial, Learner, LearnerError};
 use pol_core::policy::{Bounds, OpeningRule, Policy, SegmentRule};
 use pol_core::random::Seed;
 use pol_core::recipe::{Numerics, Profile, Recipe};
-use pol_core::state::{Entry, State};
+use pol_core::state::{Entry, Part, State};
 use pol_core::store::{MemoryStore, Store};
 use pol_core::training::Training;
 use pol_core::verify::{
@@ -24,7 +24,7 @@ const STEPS: u64 = 60;
 const INTERVAL: u64 = 2;
 const OUTLIERS: OutlierRule = OutlierRule {
     factor: 3.0,
-    most: 64,
+    most: 32,
 };
 
 fn seed(name: &str, number: u64) -> Seed {
@@ -57,6 +57,44 @@ fn jump(learner: &mut Toy, jump: f32) {
     });
     let jumped = State::new(entries.collect()).unwrap();
     learner.restore(&jumped).unwrap();
+}
+
+/// A toy whose velocity is written at the end of segment 13.
+struct Injecting(Toy);
+
+impl Learner for Injecting {
+    fn initialise(&mut self, seed: &Seed) -> Result<(), LearnerError> {
+        self.0.initialise(seed)
+    }
+
+    fn step(&mut self, batch: &Batch<'_>) -> Result<(), LearnerError> {
+        self.0.step(batch)?;
+        if batch.step() + 1 != 14 * INTERVAL {
+            return Ok(());
+        }
+        let state = self.0.capture()?;
+        let entries = state.entries().iter().map(|entry| match entry.name() {
+            "optim/w/velocity" => Entry::f32("optim/w/velocity", vec![2], &[-300.0, 0.0]),
+            _ => entry.clone(),
+        });
+        self.0.restore(&State::new(entries.collect()).unwrap())
+    }
+
+    fn capture(&mut self) -> Result<State, LearnerError> {
+        self.0.capture()
+    }
+
+    fn restore(&mut self, state: &State) -> Result<(), LearnerError> {
+        self.0.restore(state)
+    }
+
+    fn part(&self, name: &str) -> Part {
+        self.0.part(name)
+    }
+
+    fn initial(&self, name: &str) -> Option<Initial> {
+        self.0.initial(name)
+    }
 }
 
 /// A training that is honest but for a jump after step `at`.
@@ -166,6 +204,23 @@ fn a_jump_in_the_middle_is_always_met_and_a_creep_with_the_stated_probability() 
         verdicts[usize::from(replayed)] += 1;
     }
     assert!(verdicts[0] > 0 && verdicts[1] > 0, "{verdicts:?}");
+}
+
+#[test]
+fn an_injected_velocity_is_met_though_the_segment_that_jumps_is_honest() {
+    let records = toy::records();
+    let training = Training::new(recipe(), &records, 7, INTERVAL);
+    // At the end of segment 13 the weights are where they should be, and the velocity is not.
+    let store = Arc::new(MemoryStore::new());
+    let mut learner = Injecting(Toy::new(&recipe()));
+    let observe = |_: &mut Injecting, _| ControlFlow::Continue(());
+    training.run(&mut learner, store.clone(), observe).unwrap();
+    for audit in 0..20 {
+        let report = judge(&store, sampling(1), seed("audit", audit));
+        assert_eq!(report.verdict, Verdict::Rejected, "{:?}", report.outliers);
+        let reason = report.reasons[0].to_string();
+        assert!(reason.contains("segment 13"), "{reason}");
+    }
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Which segments stand out: those that move the parameters more than their neighbourhood lets expect.
 //!
 //! A forger who exchanges a state, or jumps to another training, moves the parameters in one segment by
-//! what a training takes many for. Honest movements change too, where the learning rate drops or warms up:
-//! a segment that stands out is replayed, no more.
+//! what a training takes many for. Or the optimizer's state is moved there, and the segment after, which is
+//! honest, carries the parameters away: so the optimizer's movement counts too, and the segment before one
+//! that stands out is replayed with it. Honest movements change too, where the learning rate drops or warms
+//! up: a segment that stands out is replayed, no more.
 
 use std::ops::Range;
 
@@ -15,7 +17,8 @@ const NEIGHBOURS: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutlierRule {
-    /// It moves the parameters more than this many times what its neighbours let expect.
+    /// It moves the parameters, or the optimizer's state, more than this many times what its neighbours let
+    /// expect.
     pub factor: f64,
     /// So many are replayed, those first that exceed what is expected by most. The others are left to the
     /// draw, and count in the stated odds as what they are.
@@ -28,22 +31,55 @@ pub struct OutlierRule {
 pub(super) struct Stretch {
     pub(super) segments: Range<u64>,
     pub(super) steps: u64,
-    /// l2 distance of the parameters between the two states; `None` if it is not finite.
-    pub(super) movement: Option<f64>,
+    /// How far it moves the state.
+    pub(super) moved: Moved,
 }
 
+/// l2 distances between two states; `None` where one is not finite.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Moved {
+    /// Of the parameters.
+    pub(super) parameters: Option<f64>,
+    /// Of the floating-point numbers of the optimizer's state: a counter moves alike in all segments, and
+    /// would pay for the rest.
+    pub(super) optimizer: Option<f64>,
+}
+
+/// What of a state moves.
+type Measure = fn(&Moved) -> Option<f64>;
+const PARAMETERS: Measure = |moved| moved.parameters;
+const OPTIMIZER: Measure = |moved| moved.optimizer;
+
 impl Stretch {
-    fn moved(&self) -> f64 {
-        self.movement
+    fn moved(&self, measure: Measure) -> f64 {
+        measure(&self.moved)
             .filter(|moved| !moved.is_nan())
             .unwrap_or(f64::INFINITY)
+    }
+
+    /// By how much it exceeds what it may move; `None` if it does not.
+    fn excess(&self, measure: Measure, allowed: f64) -> Option<f64> {
+        let moved = self.moved(measure);
+        let ratio = match moved.is_finite() {
+            true => moved / allowed,
+            false => f64::INFINITY,
+        };
+        (!moved.is_finite() || moved > allowed).then_some(ratio)
+    }
+
+    /// Its segments and the one before, whose end it begins from.
+    pub(super) fn with_the_one_before(&self) -> Range<u64> {
+        self.segments.start.saturating_sub(1)..self.segments.end
     }
 }
 
 /// Stretches by what they may move without standing out.
 pub(super) struct Neighbourhoods<'a> {
     stretches: &'a [Stretch],
+    /// Of the parameters.
     allowed: Vec<f64>,
+    /// Of the optimizer's state.
+    allowed_optimizer: Vec<f64>,
 }
 
 impl<'a> Neighbourhoods<'a> {
@@ -51,45 +87,52 @@ impl<'a> Neighbourhoods<'a> {
     /// as many steps as it has, or the median neighbour if that has fewer: which states are kept is the
     /// prover's choice, and a longer gap gives no right to a longer jump.
     pub(super) fn new(stretches: &'a [Stretch], factor: f64) -> Self {
-        let allowed = (0..stretches.len()).map(|at| {
-            let before = &stretches[at.saturating_sub(NEIGHBOURS)..at];
-            let after = &stretches[at + 1..(at + 1 + NEIGHBOURS).min(stretches.len())];
-            let neighbours = || before.iter().chain(after);
-            let rate = median(neighbours().map(|s| s.moved() / s.steps.max(1) as f64));
-            let steps = median(neighbours().map(|s| s.steps as f64));
-            match (rate, steps) {
-                (Some(rate), Some(steps)) => factor * rate * steps.min(stretches[at].steps as f64),
-                // Alone, it has nothing to stand out from.
-                _ => f64::INFINITY,
-            }
-        });
+        let allowed = |measure: Measure| {
+            let of = (0..stretches.len()).map(|at| allowed(stretches, at, measure, factor));
+            of.collect()
+        };
         Self {
             stretches,
-            allowed: allowed.collect(),
+            allowed: allowed(PARAMETERS),
+            allowed_optimizer: allowed(OPTIMIZER),
         }
     }
 
     /// The stretches that stand out, those first that exceed what they are allowed by most; of equal ones
     /// the earlier.
     pub(super) fn outliers(&self) -> Vec<&'a Stretch> {
-        let exceeding = self.stretches.iter().zip(&self.allowed);
-        let mut exceeding: Vec<(f64, &Stretch)> = exceeding
-            .filter(|(stretch, allowed)| {
-                let moved = stretch.moved();
-                !moved.is_finite() || moved > **allowed
+        let allowed = self.allowed.iter().zip(&self.allowed_optimizer);
+        let mut exceeding: Vec<(f64, &Stretch)> = (self.stretches.iter().zip(allowed))
+            .filter_map(|(stretch, (parameters, optimizer))| {
+                let parameters = stretch.excess(PARAMETERS, *parameters);
+                let optimizer = stretch.excess(OPTIMIZER, *optimizer);
+                let excess = parameters.into_iter().chain(optimizer).reduce(f64::max)?;
+                Some((excess, stretch))
             })
-            .map(|(stretch, allowed)| (stretch.moved() / allowed, stretch))
             .collect();
-        // What is not finite, and what moves where nothing else does, comes first.
-        let excess = |ratio: f64| if ratio.is_nan() { f64::INFINITY } else { ratio };
-        exceeding.sort_by(|(a, _), (b, _)| excess(*b).total_cmp(&excess(*a)));
+        exceeding.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         exceeding.into_iter().map(|(_, stretch)| stretch).collect()
     }
 
-    /// Each stretch with the most that it may move without standing out; where it moves more, that.
+    /// Each stretch with the most that it may move the parameters without standing out; where it moves them
+    /// more, that.
     pub(super) fn reaches(&self) -> impl Iterator<Item = (&'a Stretch, f64)> {
         let reaches = self.stretches.iter().zip(&self.allowed);
-        reaches.map(|(stretch, allowed)| (stretch, stretch.moved().max(*allowed)))
+        reaches.map(|(stretch, allowed)| (stretch, stretch.moved(PARAMETERS).max(*allowed)))
+    }
+}
+
+/// How far the stretch at `at` may move without standing out.
+fn allowed(stretches: &[Stretch], at: usize, measure: Measure, factor: f64) -> f64 {
+    let before = &stretches[at.saturating_sub(NEIGHBOURS)..at];
+    let after = &stretches[at + 1..(at + 1 + NEIGHBOURS).min(stretches.len())];
+    let neighbours = || before.iter().chain(after);
+    let rate = median(neighbours().map(|s| s.moved(measure) / s.steps.max(1) as f64));
+    let steps = median(neighbours().map(|s| s.steps as f64));
+    match (rate, steps) {
+        (Some(rate), Some(steps)) => factor * rate * steps.min(stretches[at].steps as f64),
+        // Alone, it has nothing to stand out from.
+        _ => f64::INFINITY,
     }
 }
 
@@ -111,7 +154,10 @@ mod tests {
             Stretch {
                 segments: at - segments..at,
                 steps,
-                movement: Some(movement),
+                moved: Moved {
+                    parameters: Some(movement),
+                    optimizer: Some(movement),
+                },
             }
         };
         lengths.iter().map(&mut stretch).collect()
@@ -162,18 +208,28 @@ mod tests {
     fn what_is_not_finite_or_moves_alone_stands_out_first() {
         let mut still = stretches(&[(1, 5, 0.0); 9]);
         assert!(outlying(&still, 3.0).is_empty(), "nothing moves");
-        still[4].movement = Some(1e-9);
+        still[4].moved.parameters = Some(1e-9);
         assert_eq!(outlying(&still, 3.0), [4]);
         for unknown in [None, Some(f64::NAN), Some(f64::INFINITY)] {
             let mut moving = stretches(&[(1, 5, 1.0); 9]);
-            moving[2].movement = Some(4.0);
-            moving[6].movement = unknown;
+            moving[2].moved.parameters = Some(4.0);
+            moving[6].moved.parameters = unknown;
             assert_eq!(outlying(&moving, 3.0), [6, 2]);
             // Also where all are.
             let mut all = moving.clone();
-            all.iter_mut().for_each(|s| s.movement = unknown);
+            all.iter_mut().for_each(|s| s.moved.parameters = unknown);
             assert_eq!(outlying(&all, 3.0).len(), 9);
         }
+    }
+
+    #[test]
+    fn an_injected_optimizer_stands_out_though_the_parameters_do_not_move() {
+        let mut injected = stretches(&[(1, 5, 1.0); 20]);
+        injected[7].moved.optimizer = Some(50.0);
+        injected[12].moved.parameters = Some(20.0);
+        assert_eq!(outlying(&injected, 3.0), [7, 12]);
+        assert_eq!(injected[12].with_the_one_before(), 11..13);
+        assert_eq!(injected[0].with_the_one_before(), 0..1);
     }
 
     #[test]

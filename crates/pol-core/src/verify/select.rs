@@ -21,7 +21,7 @@ pub struct Selection {
     pub first: bool,
     /// The last, whose end is the model that somebody wants to have trained.
     pub last: bool,
-    /// Those that move the parameters more than their neighbourhood lets expect.
+    /// Those that move the state more than their neighbourhood lets expect, each with the one before.
     pub outliers: Option<OutlierRule>,
     /// The Q segments of each epoch in which the parameters move most (Jia et al., 2021, §5.3).
     /// A forger can see to it that those are honest, so they add to a sample, never replace it.
@@ -83,6 +83,9 @@ impl Selection {
 
     /// Adds what a policy has replayed beside every sample.
     pub fn beside(mut self, rule: &SegmentRule) -> Self {
+        if self.all {
+            return self;
+        }
         self.first |= rule.ends;
         self.last |= rule.ends;
         self.outliers = self.outliers.or(rule.outliers);
@@ -121,7 +124,8 @@ impl Selection {
         let outliers = neighbourhoods.as_ref().map(|(rule, neighbourhoods)| {
             let found = neighbourhoods.outliers();
             let replayed = found.len().min(rule.most.try_into().unwrap_or(usize::MAX));
-            certain.extend(found[..replayed].iter().flat_map(|s| s.segments.clone()));
+            let outlying = found[..replayed].iter();
+            certain.extend(outlying.flat_map(|stretch| stretch.with_the_one_before()));
             Outliers {
                 found: found.len() as u64,
                 replayed: replayed as u64,

@@ -8,11 +8,11 @@ use std::thread;
 use crate::manifest::{Manifest, Terms};
 use crate::model_file::is_model;
 use crate::object::WHOLE_EVERY;
-use crate::state::{EntryHeader, Part, STEP_ENTRY, State};
+use crate::state::{DType, Entry, EntryHeader, Part, STEP_ENTRY, State};
 use crate::store::{Item, Store};
 
 use super::super::distance::movement;
-use super::super::outliers::Stretch;
+use super::super::outliers::{Moved, Stretch};
 use super::super::reason::Reason;
 use super::super::{Progress, Resources};
 use super::{Fault, Known, KnownCheckpoint, Segment, read_batches, read_state};
@@ -50,9 +50,9 @@ pub(super) fn check_objects(
     let layout: Option<Vec<EntryHeader>> = example
         .as_ref()
         .map(|state| state.layout().cloned().collect());
-    let parameters: Option<Vec<bool>> = measured.zip(layout.as_ref()).map(|(part, layout)| {
-        let of_parameters = |header: &EntryHeader| part(&header.name) == Part::Parameters;
-        layout.iter().map(of_parameters).collect()
+    let parts: Option<Vec<Part>> = measured.zip(layout.as_ref()).map(|(part, layout)| {
+        let part = |header: &EntryHeader| part(&header.name);
+        layout.iter().map(part).collect()
     });
     let bytes = STATES_PER_THREAD * example.as_ref().map_or(0, State::byte_len);
     drop(example);
@@ -61,15 +61,15 @@ pub(super) fn check_objects(
         manifest,
         kept: &kept,
         layout: layout.as_deref(),
-        parameters,
+        parts,
         next: AtomicUsize::new(0),
         failed: AtomicU64::new(u64::MAX),
     };
     let outcome = pass.run(resources.threads_for(bytes), progress)?;
-    let distance = match (&pass.parameters, &outcome.last) {
-        (Some(parameters), Some(last)) => {
+    let distance = match (&pass.parts, &outcome.last) {
+        (Some(parts), Some(last)) => {
             let first = read_state(store, &manifest.checkpoints[0].state, None)?;
-            moved(parameters, &first, last)
+            moved(parts, &first, last).parameters
         }
         _ => None,
     };
@@ -84,8 +84,8 @@ pub(super) fn check_objects(
             checkpoint: checkpoint.clone(),
             kept: false,
             movement: (outcome.movements.get(&index))
-                .filter(|measured| measured.from + 1 == index)
-                .and_then(|measured| measured.l2),
+                .filter(|(from, _)| from + 1 == index)
+                .and_then(|(_, moved)| moved.parameters),
         };
         known.checkpoints.insert(index, checkpoint);
     }
@@ -104,8 +104,8 @@ struct Pass<'a> {
     /// The checkpoints whose states have to be there, or are.
     kept: &'a [u64],
     layout: Option<&'a [EntryHeader]>,
-    /// For each entry of the layout, whether it is a parameter; only where movements are measured.
-    parameters: Option<Vec<bool>>,
+    /// What each entry of the layout belongs to; only where movements are measured.
+    parts: Option<Vec<Part>>,
     /// The next run of kept states that nobody works on.
     next: AtomicUsize,
     /// The first checkpoint known to be at fault: nothing after it needs to be looked at.
@@ -113,28 +113,19 @@ struct Pass<'a> {
 }
 
 /// The stretches between neighbouring kept states, by the checkpoints that end them.
-fn stretches(terms: &Terms, movements: &BTreeMap<u64, Moved>) -> Vec<Stretch> {
-    let stretch = |(&end, measured): (&u64, &Moved)| Stretch {
-        segments: measured.from..end,
-        steps: terms.segment_steps(end - 1).1 - terms.segment_steps(measured.from).0,
-        movement: measured.l2,
+fn stretches(terms: &Terms, movements: &BTreeMap<u64, (u64, Moved)>) -> Vec<Stretch> {
+    let stretch = |(&end, &(from, moved)): (&u64, &(u64, Moved))| Stretch {
+        segments: from..end,
+        steps: terms.segment_steps(end - 1).1 - terms.segment_steps(from).0,
+        moved,
     };
     movements.iter().map(stretch).collect()
 }
 
-/// How far the parameters are from those of the kept state before.
-#[derive(Clone, Copy)]
-struct Moved {
-    /// The checkpoint of that state.
-    from: u64,
-    /// `None` if it is not finite.
-    l2: Option<f64>,
-}
-
 #[derive(Default)]
 struct Outcome {
-    /// By the checkpoint at the end.
-    movements: BTreeMap<u64, Moved>,
+    /// By the checkpoint at the end: the one of the kept state before, and how far it is from there.
+    movements: BTreeMap<u64, (u64, Moved)>,
     last: Option<State>,
 }
 
@@ -142,7 +133,7 @@ enum Message {
     /// A state is whole. The final one comes along.
     Checked {
         index: u64,
-        movement: Option<Moved>,
+        movement: Option<(u64, Moved)>,
         last: Option<State>,
     },
     Failed(u64, Fault),
@@ -215,7 +206,7 @@ impl Pass<'_> {
         let last_kept = checkpoints.len() as u64 - 1;
         let end = (first + WHOLE_EVERY).min(self.kept.len());
         let mut before: Option<(u64, State)> = None;
-        if self.parameters.is_some() && first > 0 {
+        if self.parts.is_some() && first > 0 {
             let index = self.kept[first - 1];
             let state = read_state(self.store, &name(index), None);
             before = Some((index, state.map_err(|fault| (index, fault))?));
@@ -256,21 +247,29 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn movement(&self, before: Option<&(u64, State)>, state: &State) -> Option<Moved> {
-        let parameters = self.parameters.as_ref()?;
+    fn movement(&self, before: Option<&(u64, State)>, state: &State) -> Option<(u64, Moved)> {
+        let parts = self.parts.as_ref()?;
         let (from, before) = before?;
-        Some(Moved {
-            from: *from,
-            l2: moved(parameters, before, state),
-        })
+        Some((*from, moved(parts, before, state)))
     }
 }
 
-/// l2 distance of the parameters of two states, of which `parameters` tells those of the later one.
-fn moved(parameters: &[bool], before: &State, state: &State) -> Option<f64> {
-    let entries = (state.entries().iter().zip(parameters)).filter(|(_, taken)| **taken);
-    let pairs = entries.filter_map(|(entry, _)| Some((before.entry(entry.name())?, entry)));
-    movement(pairs)
+/// How far two states are apart; `parts` are those of the later one's entries.
+fn moved(parts: &[Part], before: &State, state: &State) -> Moved {
+    let of = |part: Part, counts: fn(&Entry) -> bool| {
+        let entries = state.entries().iter().zip(parts);
+        let entries = entries.filter(move |(entry, found)| **found == part && counts(entry));
+        movement(entries.filter_map(|(entry, _)| Some((before.entry(entry.name())?, entry))))
+    };
+    Moved {
+        parameters: of(Part::Parameters, |_| true),
+        optimizer: of(Part::Optimizer, is_float),
+    }
+}
+
+fn is_float(entry: &Entry) -> bool {
+    use DType::{BF16, F16, F32, F64};
+    matches!(entry.header.dtype, F64 | F32 | F16 | BF16)
 }
 
 /// The checks of one state. `layout` is that of the states after the first.
