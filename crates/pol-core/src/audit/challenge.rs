@@ -84,7 +84,7 @@ impl Challenge {
         }
     }
 
-    /// How many of so many segments are drawn; the last is opened beside them.
+    /// The number of segments drawn of `segments`; the last is opened beside them.
     pub fn drawn(&self, segments: u64) -> u64 {
         let drawn = match self.draw {
             Draw::All => segments,

@@ -35,7 +35,7 @@ pub fn sample_for(forged: f64, confidence: f64, segments: u64) -> Option<u64> {
     sample_for_count(forged_of(forged, segments), confidence, segments)
 }
 
-/// As [`sample_for`], against a forger of so many segments.
+/// As [`sample_for`], against a forger of `forged` segments.
 pub fn sample_for_count(forged: u64, confidence: f64, segments: u64) -> Option<u64> {
     if catch_probability_of(forged, segments, segments) < confidence {
         return None;
@@ -72,7 +72,7 @@ impl Odds {
         }
     }
 
-    /// The probability that a forger of so many segments, whichever they are, is met: that a forged one is
+    /// The probability that a forger of `forged` segments, whichever they are, is met: that a forged one is
     /// replayed.
     pub fn of_count(&self, forged: u64) -> f64 {
         match forged > self.segments - self.certain {
@@ -97,7 +97,7 @@ pub struct Bridge {
     pub distance_l2: f64,
     /// The fewest forged segments that can add up to it; `None` if all together cannot.
     pub segments: Option<u64>,
-    /// The probability that so many forged segments are met.
+    /// The probability that one of them is met.
     pub probability: f64,
 }
 

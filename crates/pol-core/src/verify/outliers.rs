@@ -17,11 +17,11 @@ const NEIGHBOURS: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutlierRule {
-    /// It moves the parameters, or the optimizer's state, more than this many times what its neighbours let
-    /// expect.
+    /// The factor beyond what its neighbours let expect at which the movement of a segment, of the parameters
+    /// or of the optimizer's state, stands out.
     pub factor: f64,
-    /// So many are replayed, those first that exceed what is expected by most. The others are left to the
-    /// draw, and count in the stated odds as what they are.
+    /// The most stretches that are replayed for standing out, those first that exceed what is expected by
+    /// the largest factor. The others are left to the draw, and count in the stated odds as what they are.
     pub most: u64,
 }
 
@@ -31,7 +31,7 @@ pub struct OutlierRule {
 pub(super) struct Stretch {
     pub(super) segments: Range<u64>,
     pub(super) steps: u64,
-    /// How far it moves the state.
+    /// The distances between the states at its ends.
     pub(super) moved: Moved,
 }
 
@@ -57,7 +57,7 @@ impl Stretch {
             .unwrap_or(f64::INFINITY)
     }
 
-    /// By how much it exceeds what it may move; `None` if it does not.
+    /// The factor by which it exceeds what it may move; `None` if it does not.
     fn excess(&self, measure: Measure, allowed: f64) -> Option<f64> {
         let moved = self.moved(measure);
         let ratio = match moved.is_finite() {
@@ -122,7 +122,7 @@ impl<'a> Neighbourhoods<'a> {
     }
 }
 
-/// How far the stretch at `at` may move without standing out.
+/// The l2 distance that the stretch at `at` may move without standing out.
 fn allowed(stretches: &[Stretch], at: usize, measure: Measure, factor: f64) -> f64 {
     let before = &stretches[at.saturating_sub(NEIGHBOURS)..at];
     let after = &stretches[at + 1..(at + 1 + NEIGHBOURS).min(stretches.len())];

@@ -275,7 +275,7 @@ impl Report {
         self.odds.map_or(0.0, |odds| odds.of_share(forged))
     }
 
-    /// As [`Report::catches`], if so many segments were forged.
+    /// The same probability, if `forged` segments were forged.
     pub fn catches_count(&self, forged: u64) -> f64 {
         self.odds.map_or(0.0, |odds| odds.of_count(forged))
     }

@@ -187,7 +187,7 @@ pub struct Selected {
     pub segments: Vec<u64>,
     /// The probability of meeting a forger.
     pub odds: Odds,
-    /// How many stand out; `None` where that was not looked at.
+    /// Those that stand out; `None` where that was not looked at.
     pub outliers: Option<Outliers>,
     /// What it takes to forge the whole way; `None` where movements are not known, or everything is
     /// replayed.
@@ -197,9 +197,9 @@ pub struct Selected {
 /// Stretches of segments that stand out from their neighbourhood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Outliers {
-    /// How many do.
+    /// The number of stretches that do.
     pub found: u64,
-    /// How many of them are replayed for that; fewer than were found where the policy allows no more.
+    /// The number of them that are replayed for that; fewer where the policy allows no more.
     pub replayed: u64,
 }
 
