@@ -9,6 +9,7 @@ use burn::tensor::Device;
 use pol_attacks::{Access, Attack, AttackError, Forged, Options, Victim};
 use pol_core::audit::{Challenge, Draw, PublicCommitment, open};
 use pol_core::digest::tagged;
+use pol_core::learner::LearnerError;
 use pol_core::manifest::Manifest;
 use pol_core::policy::{Bounds, Policy, StartRule};
 use pol_core::random::Seed;
@@ -451,7 +452,7 @@ fn a_draw_from_the_commitment_is_ground_and_one_by_the_verifier_is_not() {
     let public = PublicCommitment::new(manifest.claim, vec![]);
     let mut learner = image_learner(&case.claimed, &Device::flex()).unwrap();
     let mut judge_opening = |challenge: &Challenge| {
-        let mut none = || unreachable!("every state is kept");
+        let mut none = || -> Result<_, LearnerError> { unreachable!("every state is kept") };
         let opening = open(&case.store, &DIGITS.train, None, challenge, &mut none).unwrap();
         Verifier::without_data()
             .policy(shipped("calibrated"), challenge.seed())

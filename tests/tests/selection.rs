@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pol_core::audit::{Challenge, Draw, PublicCommitment, open};
 use pol_core::digest::tagged;
 use pol_core::learner::{Batch, Initial, Learner, LearnerError};
-use pol_core::policy::{Bounds, OpeningRule, Policy, SegmentRule};
+use pol_core::policy::{Bounds, Comparison, OpeningRule, Policy, SegmentRule};
 use pol_core::random::Seed;
 use pol_core::recipe::{Numerics, Profile, Recipe};
 use pol_core::state::{Entry, Part, State};
@@ -111,10 +111,12 @@ fn forged(training: &Training<'_>, at: u64, by: f32) -> Arc<MemoryStore> {
     store
 }
 
-/// The default policy for a sample of so many segments.
+/// The default policy for a sample of `q` segments, with nothing tolerated: this is about which segments are
+/// looked at.
 fn sampling(q: u64) -> Policy {
     Policy {
         bounds: Bounds::default(),
+        comparison: Comparison::Bits,
         segments: SegmentRule {
             all: false,
             sample: Some(q),
@@ -327,7 +329,7 @@ fn opened(draw: Draw, rule: SegmentRule) -> Report {
     let (store, manifest) = toy::proof();
     let public = PublicCommitment::new(manifest.claim, vec![]);
     let challenge = Challenge::fresh(public.digest(), draw, seed("challenge", 0));
-    let mut learner = || unreachable!("every state is kept");
+    let mut learner = || -> Result<_, LearnerError> { unreachable!("every state is kept") };
     let opening = open(
         store.as_ref() as &dyn Store,
         &records,

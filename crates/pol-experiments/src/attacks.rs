@@ -361,7 +361,9 @@ fn judge_drawn_offline(
     let claim = read_claim(subject.store)?.map_err(|_| unread())?.claim;
     let public = PublicCommitment::new(claim, Vec::new());
     let challenge = Challenge::offline(public.digest(), Draw::Sample(sample));
-    let mut none = || Err(LearnerError::Device("a state is not kept".to_owned()));
+    let mut none = || -> Result<_, LearnerError> {
+        Err(LearnerError::Device("a state is not kept".to_owned()))
+    };
     let opening = open(subject.store, records, None, &challenge, &mut none)
         .map_err(|error| ExperimentError::Plan(format!("the forged proof: {error}")))?;
     let started = Instant::now();

@@ -269,7 +269,7 @@ fn judge(
             verified.evidence = shown;
             verified.chain = prior.iter().map(|link| link.prior.commitment()).collect();
             let basis = Basis::new(args, &subject, &claim, expected.as_ref(), &policies.changes);
-            verified.basis = basis.of(verified.report());
+            verified.basis = basis.as_far_as(verified.report());
             verified.warning = audit.policy.warning.clone();
             verified.offline_challenge = match &subject {
                 Subject::Opening(opened) => opened.challenge.randomness == Randomness::Offline,

@@ -36,8 +36,14 @@ impl Policies {
             };
             if given.segments != drawn {
                 policies.effective.segments = drawn;
-                args.sample.is_some().then(|| policies.note("sample"));
-                args.top.is_some().then(|| policies.note("top"));
+                for (flag, given) in [
+                    ("sample", args.sample.is_some()),
+                    ("top", args.top.is_some()),
+                ] {
+                    if given {
+                        policies.note(flag);
+                    }
+                }
             }
         }
         if args.all && !given.segments.is_all() {
