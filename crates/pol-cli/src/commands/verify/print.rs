@@ -2,7 +2,7 @@
 
 use pol_core::adapter::Backend;
 use pol_core::digest::Digest;
-use pol_core::policy::{Comparison, Policy};
+use pol_core::policy::{Comparison, Parts, Policy};
 use pol_core::recipe::{Numerics, Recipe};
 use pol_core::verify::{PartReport, Reason, Report, SegmentReport, StartReport};
 use serde::Serialize;
@@ -160,6 +160,9 @@ impl Verified {
                     self.verify_seconds
                 ),
             );
+            if let Some(comparison) = &report.comparison {
+                output::field("", describe_comparison(comparison));
+            }
             self.print_segments();
             for (line, label) in (odds::describe(report).iter()).zip(AUDIT_LABELS) {
                 output::field(label, line);
@@ -228,7 +231,10 @@ impl Verified {
                 format!("{equal} equal bit for bit; the {MAX_ROWS} farthest:"),
             );
         }
-        // l2 distances of the three parts, then of the parameters alone.
+        output::field(
+            "",
+            "l2 distance of each part of the state; what follows is of the parameters:",
+        );
         output::line(format!(
             "{:>8} {:>15} {:<5}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>9}",
             "segment",
@@ -280,9 +286,39 @@ impl Verified {
     }
 }
 
+fn describe_comparison(comparison: &Comparison) -> String {
+    match comparison {
+        Comparison::Bits => "compared bit for bit".to_owned(),
+        Comparison::Calibrated(_) => {
+            "compared bit for bit, or within the noise that this verifier measures".to_owned()
+        }
+        Comparison::Static { tolerance, parts } => {
+            let bounds = [
+                ("l1", tolerance.l1),
+                ("l2", tolerance.l2),
+                ("linf", tolerance.linf),
+                ("cosine", tolerance.cosine),
+                ("share of the movement", tolerance.relative),
+            ];
+            let bounds = bounds.into_iter();
+            let bounds = bounds.filter_map(|(name, bound)| Some(format!("{name} {:e}", bound?)));
+            let of = match parts {
+                Parts::All => "in every part",
+                Parts::Parameters => "of the parameters alone",
+            };
+            let bounds: Vec<String> = bounds.collect();
+            format!(
+                "compared within constant distances {of}: {}",
+                bounds.join(", ")
+            )
+        }
+    }
+}
+
 fn rho(segment: &SegmentReport) -> String {
     match segment.noise {
-        Some(noise) if noise.rho < 1e9 => format!("{:>9.3}", noise.rho),
+        Some(noise) if noise.rho < 1e5 => format!("{:>9.1}", noise.rho),
+        Some(noise) if noise.rho < 1e9 => format!("{:>9.1e}", noise.rho),
         Some(_) => format!("{:>9}", "∞"),
         None => format!("{:>9}", "–"),
     }
