@@ -7,8 +7,9 @@ use std::sync::{Arc, LazyLock};
 
 use burn::tensor::Device;
 use pol_attacks::{Access, Attack, AttackError, Forged, Options, Victim};
-use pol_core::audit::{Challenge, Draw};
+use pol_core::audit::{Challenge, Draw, PublicCommitment, open};
 use pol_core::digest::tagged;
+use pol_core::learner::LearnerError;
 use pol_core::manifest::Manifest;
 use pol_core::policy::{Bounds, Policy, StartRule};
 use pol_core::random::Seed;
@@ -19,7 +20,7 @@ use pol_core::records::Records;
 use pol_core::state::State;
 use pol_core::store::MemoryStore;
 use pol_core::training::{Outcome, Training};
-use pol_core::verify::{Report, Selection, Verdict, Verifier, final_state};
+use pol_core::verify::{Report, Verdict, Verifier, final_state};
 use pol_models::dataset::{Dataset, DatasetName};
 use pol_models::image_learner;
 
@@ -445,26 +446,36 @@ fn a_draw_from_the_commitment_is_ground_and_one_by_the_verifier_is_not() {
         sample: 5,
         ..options(10, 8)
     };
-    let case = forge(&LENET, &pol_attacks::Grinding, with);
+    let case = try_forge(&LENET, &pol_attacks::Grinding, with).unwrap();
+    assert!(case.figure("distance") > 0.0, "the last segment is trained");
     let manifest = pol_core::verify::read_claim(&case.store).unwrap().unwrap();
-    let challenge = Challenge::offline(manifest.claim.commitment(), Draw::Sample(5));
+    let public = PublicCommitment::new(manifest.claim, vec![]);
     let mut learner = image_learner(&case.claimed, &Device::flex()).unwrap();
-    let judge_by = |selection: Selection, learner: &mut dyn pol_models::ImageLearner| {
-        verifier(&case)
+    let mut judge_opening = |challenge: &Challenge| {
+        let mut none = || -> Result<_, LearnerError> { unreachable!("every state is kept") };
+        let opening = open(&case.store, &DIGITS.train, None, challenge, &mut none).unwrap();
+        Verifier::without_data()
             .policy(shipped("calibrated"), challenge.seed())
-            .select(selection)
-            .verify(&case.store, learner, |_| {})
+            .verify_opening(&public, challenge, opening, learner.as_mut(), None, |_| {})
             .unwrap()
     };
-    evades(&judge_by(challenge.selection(), learner.as_mut()));
+    let ground = Challenge::offline(public.digest(), Draw::Sample(5));
+    evades(&judge_opening(&ground));
     let mut met = 0;
     for draw in 0..16u64 {
         let seed = Seed::from_digest(tagged("fresh", &[&draw.to_le_bytes()]));
-        let report = judge_by(Selection::random(5, seed), learner.as_mut());
-        met += u64::from(report.verdict == Verdict::Rejected);
+        let challenge = Challenge::fresh(public.digest(), Draw::Sample(5), seed);
+        met += u64::from(judge_opening(&challenge).verdict == Verdict::Rejected);
     }
     // 5 of 8 are drawn: 10 of 16 are expected, and fewer than 3 have a chance of 2e-4.
     assert!((3..=16).contains(&met), "{met}");
+    // Whoever has the folder sees the jump, whatever is drawn.
+    let report = verifier(&case)
+        .policy(shipped("calibrated"), ground.seed())
+        .select(ground.selection())
+        .verify(&case.store, learner.as_mut(), |_| {})
+        .unwrap();
+    caught(&report, "the tolerance is");
 }
 
 #[test]

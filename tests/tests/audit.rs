@@ -12,7 +12,7 @@ use pol_core::manifest::{Manifest, Start, Terms};
 use pol_core::merkle::{self, Tree};
 use pol_core::model_file;
 use pol_core::object;
-use pol_core::policy::{NumericsRule, Policy, StartRule};
+use pol_core::policy::{NumericsRule, OpeningRule, Policy, StartRule};
 use pol_core::random::{Purpose, Seed};
 use pol_core::recipe::{Numerics, Profile, Recipe};
 use pol_core::records::{DataCommitment, MemoryRecords, Records, SaltSecret, leaves};
@@ -83,14 +83,14 @@ fn rejected(report: &Report, words: &str) {
     );
 }
 
-/// A challenge of two segments that leave out the first and the last.
+/// A challenge that draws two segments, neither the first nor the last, which comes to every draw.
 fn challenge(public: &PublicCommitment) -> Challenge {
     (0..)
         .map(|i| {
             let seed = Seed::from_digest(tagged("audit", &[&[i]]));
             Challenge::fresh(public.digest(), Draw::Sample(2), seed)
         })
-        .find(|challenge| challenge.segments(&public.claim) == [1, 3])
+        .find(|challenge| challenge.segments(&public.claim) == [1, 3, 4])
         .unwrap()
 }
 
@@ -185,7 +185,7 @@ fn an_opening_holds_the_audited_records_and_no_others() {
     let opening = answer(&store, None, &challenge);
     let mut schedule = Schedule::new(public.claim.terms.seed, 30, 4).unwrap();
     let mut used: Vec<u64> = (5..10)
-        .chain(15..20)
+        .chain(15..23)
         .flat_map(|step| schedule.batch(step).records)
         .collect();
     used.sort_unstable();
@@ -193,7 +193,7 @@ fn an_opening_holds_the_audited_records_and_no_others() {
     let opened: Vec<u64> = opening.records.iter().map(|record| record.index).collect();
     assert_eq!(opened, used);
     assert!((opened.len() as u64) < toy::records().len());
-    assert_eq!(opening.states.len(), 4, "both ends of both segments");
+    assert_eq!(opening.states.len(), 5, "both ends of all three segments");
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn a_challenge_of_fewer_segments_than_the_policy_demands_decides_nothing() {
     let (store, _) = toy::proof();
     let public = public(&store);
     let mut policy = Policy::bits();
-    policy.segments.sample = Some(3);
+    policy.segments.opened = Some(OpeningRule::Sample(3));
     for (q, verdict) in [(2, Verdict::Inconclusive), (3, Verdict::Accepted)] {
         let challenge = Challenge::fresh(public.digest(), Draw::Sample(q), seed("few"));
         let opening = answer(&store, None, &challenge);
@@ -250,7 +250,6 @@ fn what_is_withheld_is_missed() {
     rejected(&broken(|o| drop(o.states.pop())), "withholds");
     rejected(&broken(|o| o.states.clear()), "withholds");
     rejected(&broken(|o| o.checkpoints.truncate(3)), "withholds");
-    rejected(&broken(|o| o.final_leaves = None), "withholds the leaves");
     rejected(&broken(|o| o.states.swap(0, 1)), "the state at step");
     rejected(
         &broken(|o| o.checkpoints.swap(1, 2)),
@@ -268,6 +267,25 @@ fn what_is_withheld_is_missed() {
         &broken(|o| o.record_nodes[0] = tagged("x", &[])),
         "the opened records",
     );
+    rejected(
+        &broken(|o| o.final_leaves = Some(vec![])),
+        "the final state is opened twice",
+    );
+}
+
+#[test]
+fn with_exact_numerics_the_final_state_s_leaves_stand_for_it() {
+    let records = toy::records();
+    let (store, _) = run(&Training::new(exact(), &records, 7, 2));
+    let public = public(&store);
+    let challenge = challenge_of_two(&public);
+    let broken = |change: fn(&mut Opening)| {
+        let mut opening = answer(&store, None, &challenge);
+        change(&mut opening);
+        judge(&public, &challenge, opening)
+    };
+    accepted(&broken(|_| {}));
+    rejected(&broken(|o| o.final_leaves = None), "withholds the leaves");
     rejected(
         &broken(|o| o.final_leaves.as_mut().unwrap()[0] = tagged("x", &[])),
         "the leaves of the final state",
@@ -722,7 +740,7 @@ fn challenge_seeds_differ_and_samples_are_the_verifier_s() {
     let public = public(&store);
     let offline = |q| Challenge::offline(public.digest(), Draw::Sample(q)).segments(&public.claim);
     assert_eq!(offline(3), offline(3));
-    assert_eq!(offline(3).len(), 3);
+    assert!((3..=4).contains(&offline(3).len()));
     let fresh = |name| {
         Challenge::fresh(public.digest(), Draw::Sample(2), seed(name)).segments(&public.claim)
     };
@@ -753,7 +771,7 @@ fn an_opening_is_hardly_larger_than_its_states_and_records() {
     let (store, manifest) = toy::proof();
     let public = public(&store);
     let opening = answer(&store, None, &challenge(&public));
-    for (state, index) in opening.states.iter().zip([1, 2, 3, 4]) {
+    for (state, index) in opening.states.iter().zip([1, 2, 3, 4, 5]) {
         let name = manifest.checkpoints[index].state;
         let decoded = object::decode_state(&name, state).unwrap();
         assert_eq!(**state, object::encode_state(&decoded).unwrap());

@@ -282,6 +282,11 @@ fn commitments_and_challenges() {
         let segments: Vec<u64> = (list(&vector["segments"]).iter())
             .map(|segment| segment.as_u64().unwrap())
             .collect();
-        assert_eq!(challenge.segments(&public.claim), segments);
+        // How finely the training is cut decides what a draw means, and nothing else about it.
+        let mut claim = public.claim.clone();
+        claim.terms.interval = vector["interval"].as_u64().unwrap();
+        assert_eq!(challenge.segments(&claim), segments);
     }
+    let former = Challenge::decode(&bytes(&vector["former_challenge"])).unwrap_err();
+    assert!(former.to_string().contains("pol-challenge/v1"), "{former}");
 }

@@ -386,26 +386,32 @@ manifest = pack({"claim": claim, "checkpoints": checkpoints})
 commitment = tagged("pol.v1.commitment", pack(claim))
 
 
-def challenge(draw, randomness):
-    packed = pack({"format": "pol-challenge/v1", "commitment": commitment, "draw": draw,
+def challenge(draw, randomness, interval):
+    packed = pack({"format": "pol-challenge/v2", "commitment": commitment, "draw": draw,
                    "randomness": randomness})
     if randomness == "offline":
         audit_seed = tagged("pol.v1.audit.offline", commitment, pack(draw))
     else:
         audit_seed = randomness["fresh"]
-    drawn = 2 if draw == "all" else draw["sample"]
+    count = 100_000 // interval
+    drawn = count if draw == "all" else draw["sample"]
+    segments = {*stream(audit_seed, "audit").sample(count, drawn), count - 1}
     return {"challenge": packed.hex(), "digest": tagged("pol.v1.challenge", packed).hex(),
-            "seed": audit_seed.hex(), "segments": stream(audit_seed, "audit").sample(2, drawn)}
+            "seed": audit_seed.hex(), "interval": interval, "segments": sorted(segments)}
 
 
 fresh_seed = tagged("the verifier's randomness")
-challenges = [challenge(draw, randomness) for draw in ("all", {"sample": 1}, {"sample": 2})
+challenges = [challenge(draw, randomness, interval)
+              for draw, interval in (("all", 50_000), ({"sample": 1}, 50_000), ({"sample": 2}, 50_000),
+                                     ({"sample": 1}, 2_500), ({"sample": 7}, 2_500))
               for randomness in ({"fresh": fresh_seed}, "offline")]
+former = pack({"format": "pol-challenge/v1", "commitment": commitment, "draw": {"sample": 1},
+               "randomness": {"fresh": fresh_seed}})
 write("audit.json", {
     "commitment_file": pack({"format": "pol-commitment/v1", "claim": claim, "attestations": [
         {"name": "commitment.tsr", "content": b"a token"}]}).hex(),
     "commitment": commitment.hex(), "key_id": tagged("pol.v1.key", key).hex(),
-    "challenges": challenges})
+    "challenges": challenges, "former_challenge": former.hex()})
 
 
 def faulty(name, why, data):

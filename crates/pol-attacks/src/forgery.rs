@@ -2,6 +2,7 @@
 
 use pol_core::learner::Batch;
 use pol_core::manifest::{Checkpoint, Claim, Manifest, Terms};
+use pol_core::merkle::Tree;
 use pol_core::model_file::{self, is_model};
 use pol_core::object;
 use pol_core::random::Seed;
@@ -227,22 +228,35 @@ impl<'a> Forgery<'a> {
         Ok(())
     }
 
-    /// The claim as it would be with this state as the last one, which is not written.
-    pub fn claim_with(&self, last: &State) -> Claim {
-        let step = self.next_step();
-        let last = self.at_step(last, step);
+    /// The claim as it would be with these states as the last ones, which are not written. The model is
+    /// that of the very last.
+    pub fn claim_with(&self, following: &[&State]) -> Claim {
         let mut checkpoints = self.checkpoints.clone();
-        checkpoints.push(Checkpoint {
-            step,
-            state: last.digest(),
-            batches: None,
-        });
-        let root = model_file::root(&last);
+        let mut last = self.last.clone();
+        for state in following {
+            let step = self.step_of(checkpoints.len());
+            let state = self.at_step(state, step);
+            checkpoints.push(Checkpoint {
+                step,
+                state: state.digest(),
+                batches: None,
+            });
+            last = Some(state);
+        }
+        // Without any state there is no model: the root of nothing.
+        let root = last
+            .as_ref()
+            .map_or_else(|| Tree::Model.root(&[]), model_file::root);
         Manifest::seal(self.terms.clone(), checkpoints, root).claim
     }
 
     fn next_step(&self) -> u64 {
-        let index = self.checkpoints.len() as u64;
+        self.step_of(self.checkpoints.len())
+    }
+
+    /// The steps made before the checkpoint at `index`.
+    fn step_of(&self, index: usize) -> u64 {
+        let index = index as u64;
         let first = self.terms.segment_steps(index).0;
         first.min(self.terms.recipe.steps)
     }

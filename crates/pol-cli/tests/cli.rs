@@ -31,7 +31,7 @@ fn train_writes_a_proof_that_verify_accepts() {
     assert_eq!(trained["verification"]["verdict"], "accepted");
 
     let verified = pol(&["verify", run.path(), "--json"]).expect(0).json();
-    assert_eq!(verified["schema"], "pol.verify/2");
+    assert_eq!(verified["schema"], "pol.verify/3");
     assert_eq!(verified["commitment"], trained["commitment"]);
     assert_eq!(verified["verdict"], "accepted");
     assert_eq!(verified["reasons"], serde_json::json!([]));
@@ -135,14 +135,97 @@ fn a_sample_can_be_repeated_by_its_seed() {
     ];
     let again = pol(&args).expect(0).json();
     assert_eq!(first["segments"], again["segments"]);
-    assert_eq!(first["segments"].as_array().unwrap().len(), 1);
-    let expected = 1.0 / 3.0;
-    assert!((first["catches_10_percent"].as_f64().unwrap() - expected).abs() < 1e-12);
-    let top = pol(&["verify", run.path(), "--top", "1", "--json"])
-        .expect(0)
-        .json();
-    assert_eq!(top["segments"].as_array().unwrap().len(), 1);
+    // The ends are replayed beside it.
+    let indices = |verified: &serde_json::Value| -> Vec<u64> {
+        let segments = verified["segments"].as_array().unwrap();
+        segments
+            .iter()
+            .map(|s| s["index"].as_u64().unwrap())
+            .collect()
+    };
+    let replayed = indices(&first);
+    assert!(
+        replayed.contains(&0) && replayed.contains(&2),
+        "{replayed:?}"
+    );
+    // Where the one in the middle stands out nothing is left out.
+    let expected = match first["outliers"]["found"] == 0 {
+        true => 1.0 / 3.0,
+        false => 1.0,
+    };
+    for odds in ["catches_one_segment", "catches_10_percent"] {
+        assert!((first[odds].as_f64().unwrap() - expected).abs() < 1e-12);
+    }
+    // By a policy that replays nothing beside it, the largest guarantee nothing, unless they are all.
+    let file = run.file("top.toml");
+    fs::write(&file, "name = \"top\"\n[segments]\ntop = 1\n").unwrap();
+    let by = |q: &str| {
+        let args = [
+            "verify",
+            run.path(),
+            "--policy",
+            &file.display().to_string(),
+        ];
+        let with = [&args[..], &["--top", q, "--json"]].concat();
+        pol(&with).expect(0).json()
+    };
+    let top = by("1");
+    assert_eq!(indices(&top).len(), 1);
     assert_eq!(top["catches_10_percent"], 0.0);
+    assert_eq!(top["policy_changes"], serde_json::json!([]));
+    let all = by("3");
+    assert_eq!(indices(&all).len(), 3);
+    assert_eq!(all["catches_one_segment"], 1.0);
+    assert_eq!(all["policy"], "top, changed by --top");
+}
+
+#[test]
+fn a_policy_changed_by_flags_says_so() {
+    let run = Run::new();
+    train_small(&run, &[]);
+    let verify = |flags: &[&str]| {
+        let args = [&["verify", run.path(), "--json"], flags].concat();
+        pol(&args).expect(0).json()
+    };
+    let plain = verify(&[]);
+    assert_eq!(plain["policy"], "calibrated");
+    assert_eq!(plain["policy_changes"], serde_json::json!([]));
+    assert_eq!(plain["recipes"]["expected"], serde_json::Value::Null);
+    assert_eq!(plain["data"], "own-copy");
+    assert_eq!(plain["randomness_from"], "operating-system");
+    // What the policy says anyway is no change.
+    assert_eq!(verify(&["--all"])["policy_digest"], plain["policy_digest"]);
+    for (flags, name) in [
+        (&["--tolerance", "l2=1e9"][..], "--tolerance"),
+        (&["--sample", "1"], "--sample"),
+        (&["--top", "1"], "--top"),
+        (&["--sample", "1", "--top", "1"], "--sample and --top"),
+        (&["--max-steps", "99"], "--max-steps"),
+    ] {
+        let changed = verify(flags);
+        assert_eq!(changed["policy"], format!("calibrated, changed by {name}"));
+        let by: Vec<_> = (changed["policy_changes"].as_array().unwrap().iter())
+            .map(|flag| format!("--{}", flag.as_str().unwrap()))
+            .collect();
+        assert_eq!(by.join(" and "), name);
+        assert_ne!(changed["policy_digest"], plain["policy_digest"]);
+    }
+    let text = pol(&["verify", run.path(), "--tolerance", "l2=1e9"])
+        .expect(0)
+        .stdout;
+    assert!(
+        text.contains("policy       calibrated, changed by --tolerance"),
+        "{text}"
+    );
+    // Nor does a file get a shipped name.
+    let file = run.file("mine.toml");
+    fs::write(&file, "name = \"strict\"\n").unwrap();
+    let refused = pol(&["verify", run.path(), "--policy", file.to_str().unwrap()]).expect(2);
+    assert!(
+        refused.stderr.contains("a name of its own"),
+        "{}",
+        refused.stderr
+    );
 }
 
 #[test]

@@ -174,6 +174,32 @@ fn keys_are_kept_from_others_and_may_be_encrypted() {
 }
 
 #[test]
+fn a_signed_verdict_says_what_it_rests_on() {
+    let (place, run) = (Place::new(), Run::new());
+    train_small(&run, &[]);
+    let key = place.key("verifier.pem");
+    let (public, verdict) = (format!("{key}.pub"), place.path("verdict.json"));
+    let flags = ["--tolerance", "l2=1e9", "--sample", "1"];
+    let signed = ["--verdict", &verdict, "--verdict-key", &key];
+    pol(&[&["verify", run.path()], &flags[..], &signed].concat()).expect(0);
+    let shown = pol(&["verdict", &verdict, "--trust", &public])
+        .expect(0)
+        .stdout;
+    for words in [
+        "lenet5 on digits, 12 steps",
+        "held to no other",
+        "calibrated, changed by --sample and --tolerance",
+        "comparison   static",
+        "own-copy",
+        "operating-system",
+        "one forged segment with probability",
+        "verdict      accepted",
+    ] {
+        assert!(shown.contains(words), "{words:?} is not in\n{shown}");
+    }
+}
+
+#[test]
 fn a_verdict_is_evidence_only_as_its_verifier_signed_it() {
     let (place, run) = (Place::new(), Run::new());
     let trained = train_small(&run, &[]);

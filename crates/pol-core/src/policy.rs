@@ -2,14 +2,16 @@
 //! read from a proof.
 
 mod bounds;
+mod segments;
 
 pub use bounds::{Bounds, Exceeded};
+pub use segments::{Catch, OpeningRule, SegmentRule};
 
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
 use crate::digest::{Digest, tagged};
-use crate::verify::{Selection, Tolerance, sample_for};
+use crate::verify::Tolerance;
 
 /// The shipped policies, by name.
 pub const SHIPPED: [(&str, &str); 3] = [
@@ -20,6 +22,9 @@ pub const SHIPPED: [(&str, &str); 3] = [
     ),
     ("paper", include_str!("../../../policies/paper.toml")),
 ];
+
+/// Joins a policy's name and what it was changed by.
+const CHANGED: &str = ", changed by ";
 
 /// What a proof has to be, and how it is checked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -114,56 +119,6 @@ impl StartRule {
     }
 }
 
-/// Which segments are replayed. `all` overrides the others, which add up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SegmentRule {
-    /// Every one.
-    pub all: bool,
-    /// The largest of each epoch.
-    pub top: Option<u64>,
-    /// So many at random.
-    pub sample: Option<u64>,
-    /// As many at random as it takes.
-    pub catch: Option<Catch>,
-    /// The most steps that may be replayed; a proof that needs more is not judged.
-    pub max_steps: Option<u64>,
-}
-
-/// To meet a forger of a fraction `forged` of the segments with probability `confidence`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Catch {
-    /// From 0 to 1.
-    pub forged: f64,
-    /// From 0 to 1.
-    pub confidence: f64,
-}
-
-impl SegmentRule {
-    /// How many of so many segments are drawn at random, where the rule says how many.
-    pub fn sampled(&self, segments: u64) -> Option<u64> {
-        let caught = self.catch.map(|Catch { forged, confidence }| {
-            sample_for(forged, confidence, segments).unwrap_or(segments)
-        });
-        self.sample.max(caught).map(|sample| sample.min(segments))
-    }
-
-    /// The selection for a proof of so many segments, with the verifier's randomness.
-    pub fn selection(&self, segments: u64, seed: crate::random::Seed) -> Selection {
-        if self.all || (self.top.is_none() && self.sample.is_none() && self.catch.is_none()) {
-            return Selection::all();
-        }
-        let sample = self.sampled(segments);
-        Selection {
-            all: false,
-            top: self.top,
-            sample,
-            seed: sample.map(|_| seed),
-        }
-    }
-}
-
 /// How replayed states are compared with logged ones. Proofs of exact recipes are compared bit for
 /// bit under every rule.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -182,6 +137,19 @@ pub enum Comparison {
     },
     /// Within what honest rounding does, as the verifier measures it in the very segment.
     Calibrated(Calibration),
+}
+
+impl Comparison {
+    /// Within this tolerance, in all parts.
+    pub fn within(tolerance: Tolerance) -> Self {
+        match tolerance.is_exact() {
+            true => Self::Bits,
+            false => Self::Static {
+                tolerance,
+                parts: Parts::All,
+            },
+        }
+    }
 }
 
 /// Which parts of a state are compared.
@@ -220,6 +188,17 @@ pub enum PolicyError {
     /// Not TOML of a policy.
     #[error("{0}")]
     Malformed(#[from] toml::de::Error),
+    /// Another policy under the name of a shipped one.
+    #[error(
+        "`name`: `{0}` is the name of a policy that this program ships, and this is another one; give it \
+         a name of its own"
+    )]
+    Name(String),
+    /// A name that says what was done to a policy.
+    #[error(
+        "`name`: `, changed by` marks a policy that was changed after it was read; leave it out"
+    )]
+    Changed,
     /// A number out of range.
     #[error("`{field}` {problem}")]
     Field {
@@ -241,7 +220,11 @@ impl Policy {
             bounds: Bounds::default(),
             evidence: EvidenceRule::default(),
             start: StartRule::Derived { max_depth: 8 },
-            segments: SegmentRule::default(),
+            segments: SegmentRule {
+                all: true,
+                opened: Some(OpeningRule::Sample(1)),
+                ..SegmentRule::default()
+            },
             comparison: Comparison::Bits,
         }
     }
@@ -249,17 +232,38 @@ impl Policy {
     /// The shipped policy of this name.
     pub fn shipped(name: &str) -> Option<Self> {
         let (_, text) = SHIPPED.iter().find(|(shipped, _)| *shipped == name)?;
-        Self::parse(text).ok()
+        Self::read(text).ok()
     }
 
-    /// Reads a policy.
+    /// Reads a policy. The name of a shipped one is left to that one.
     ///
     /// # Errors
     /// Names the field at fault.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        let policy = Self::read(text)?;
+        let name = policy.name.trim().to_lowercase();
+        if name.contains(CHANGED) {
+            return Err(PolicyError::Changed);
+        }
+        match Self::shipped(&name) {
+            Some(shipped) if shipped.digest() != policy.digest() => Err(PolicyError::Name(name)),
+            _ => Ok(policy),
+        }
+    }
+
+    fn read(text: &str) -> Result<Self, PolicyError> {
         let policy: Self = toml::from_str(text)?;
         policy.check()?;
         Ok(policy)
+    }
+
+    /// Says in its name, which every verdict states, that it was changed after it was read, and by what.
+    pub fn note_change(&mut self, by: &str) {
+        let joint = match self.name.contains(CHANGED) {
+            true => " and ",
+            false => CHANGED,
+        };
+        self.name = format!("{}{joint}{by}", self.name);
     }
 
     /// What names it in verdicts: `H("pol.v1.policy", canonical encoding)`.
@@ -270,14 +274,7 @@ impl Policy {
     fn check(&self) -> Result<(), PolicyError> {
         let fail = |field, problem| Err(PolicyError::Field { field, problem });
         let share = |value: f64| (0.0..=1.0).contains(&value);
-        if let Some(catch) = self.segments.catch
-            && (!share(catch.forged) || !(0.0..1.0).contains(&catch.confidence))
-        {
-            return fail("segments.catch", "needs fractions from 0 to 1");
-        }
-        if self.segments.sample == Some(0) || self.segments.top == Some(0) {
-            return fail("segments", "selects nothing");
-        }
+        self.segments.check()?;
         if let StartRule::Distribution { level, .. } = self.start
             && !share(level)
         {
@@ -336,6 +333,33 @@ mod tests {
             })
             .collect();
         assert!(digests[0] != digests[1] && digests[1] != digests[2]);
+    }
+
+    #[test]
+    fn the_name_of_a_shipped_policy_is_left_to_it() {
+        for (name, text) in SHIPPED {
+            let copied = format!("# The same.\n{text}");
+            assert_eq!(
+                Policy::parse(&copied).unwrap(),
+                Policy::shipped(name).unwrap()
+            );
+            for own in [name.to_owned(), format!(" {name}\t"), name.to_uppercase()] {
+                let error = Policy::parse(&format!("name = {own:?}")).unwrap_err();
+                assert!(error.to_string().contains("a name of its own"), "{error}");
+            }
+        }
+        assert!(Policy::parse("name = \"stricter\"").is_ok());
+        assert!(Policy::parse("name = \"strict, changed by nobody\"").is_err());
+    }
+
+    #[test]
+    fn a_changed_policy_says_so_and_has_another_digest() {
+        let shipped = Policy::shipped("strict").unwrap();
+        let mut policy = shipped.clone();
+        policy.note_change("--sample");
+        policy.note_change("--tolerance");
+        assert_eq!(policy.name, "strict, changed by --sample and --tolerance");
+        assert_ne!(policy.digest(), shipped.digest());
     }
 
     #[test]

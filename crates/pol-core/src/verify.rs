@@ -13,8 +13,10 @@ mod heading;
 mod integrity;
 mod layout;
 mod noise;
+mod odds;
 mod opened;
 mod orders;
+mod outliers;
 mod own;
 mod proof;
 mod reason;
@@ -31,14 +33,18 @@ mod stop;
 pub use calibrated::NoiseReport;
 pub use distance::{Distances, Tolerance};
 pub(crate) use heading::Headings;
-pub use integrity::{Integrity, IntegrityChecked, Segment, check_integrity};
+pub use integrity::{Integrity, IntegrityChecked, Segment, check_and_measure, check_integrity};
 pub(crate) use noise::{Amplitude, Perturbation};
+pub use odds::{
+    Bridge, Odds, catch_probability, catch_probability_of, forged_of, sample_for, sample_for_count,
+};
+pub use outliers::OutlierRule;
 pub use proof::{Proof, read_claim};
 pub use reason::Reason;
 pub use report::{PartReport, Report, SegmentReport, Verdict};
 pub use resources::Resources;
 pub use segments::MakeLearner;
-pub use select::{Selection, catch_probability, sample_for};
+pub use select::{Outliers, Selected, Selection};
 pub use slack::Slack;
 pub(crate) use slack::total;
 pub use start::{StartReport, VerifiedPrior, final_state};
@@ -46,14 +52,14 @@ pub use start::{StartReport, VerifiedPrior, final_state};
 use crate::audit::{Challenge, Opening, PublicCommitment};
 use crate::digest::{Digest, tagged};
 use crate::learner::Learner;
-use crate::policy::{Comparison, Parts, Policy};
+use crate::policy::{Comparison, Policy};
 use crate::random::Seed;
 use crate::recipe::Recipe;
 use crate::records::{Records, SaltSecret};
 use crate::state::Part;
 use crate::store::{Store, StoreError};
 
-use integrity::{Fault, check_and_measure};
+use integrity::{Fault, check_proof};
 use opened::{Disclosure, first_foreign};
 use own::OwnStates;
 use replay::{Preparation, Replayer};
@@ -190,7 +196,8 @@ impl<'a> Verifier<'a> {
         self
     }
 
-    /// Chooses the segments to replay, instead of the policy.
+    /// Chooses the segments to replay, instead of the policy; beside those, the ends and the segments that
+    /// stand out, where the policy demands them.
     pub fn select(mut self, selection: Selection) -> Self {
         self.selection = Some(selection);
         self
@@ -199,13 +206,11 @@ impl<'a> Verifier<'a> {
     /// Allows replays to differ by this much, instead of what the policy allows; with exact numerics
     /// they never may.
     pub fn tolerance(mut self, tolerance: Tolerance) -> Self {
-        self.policy.comparison = match tolerance.is_exact() {
-            true => Comparison::Bits,
-            false => Comparison::Static {
-                tolerance,
-                parts: Parts::All,
-            },
-        };
+        let comparison = Comparison::within(tolerance);
+        if self.policy.comparison != comparison {
+            self.policy.comparison = comparison;
+            self.policy.note_change("a tolerance");
+        }
         self
     }
 
@@ -299,13 +304,15 @@ impl<'a> Verifier<'a> {
         });
         let known = own.as_ref().and_then(|own| own.as_ref().ok());
         let part = |name: &str| learner.part(name);
-        // Movements cost time, and only the choice of the largest needs them.
-        let chosen = self
-            .selection
-            .map_or(self.policy.segments.top, |chosen| chosen.top);
-        let measured = chosen.map(|_| &part as &dyn Fn(&str) -> Part);
+        let rule = &self.policy.segments;
+        let chosen = self.selection.map(|chosen| chosen.beside(rule));
+        // Movements cost time; how many segments there are makes no difference to whether they are needed.
+        let measures = chosen
+            .unwrap_or_else(|| rule.selection(1, self.randomness))
+            .measures();
+        let measured = measures.then_some(&part as &dyn Fn(&str) -> Part);
         let layouts = known.map(OwnStates::layouts);
-        let checked = match check_and_measure(proof, layouts, measured, &mut progress)? {
+        let checked = match check_proof(proof, layouts, measured, &mut progress)? {
             Integrity::Holds(checked) => checked,
             Integrity::Broken { commitment, reason } => {
                 return Ok(self.name(Report::stopped(commitment, vec![reason])));
@@ -318,16 +325,23 @@ impl<'a> Verifier<'a> {
         let Some(own) = own else {
             return Ok(self.name(Report::stopped(commitment, reasons)));
         };
-        let selection = self.selection.unwrap_or_else(|| {
-            (self.policy.segments).selection(checked.segments(), self.randomness)
-        });
+        let selection =
+            chosen.unwrap_or_else(|| rule.selection(checked.segments(), self.randomness));
         let audit = Audit {
-            segments: selection.segments(&checked),
+            selected: selection.select(&checked),
             selection,
             records,
             own,
         };
-        self.replay(&checked, audit, learner, second, progress)
+        let by_policy = rule.selection(checked.segments(), self.randomness);
+        let mut report = self.replay(&checked, audit, learner, second, progress)?;
+        if !selection.chooses_like(&by_policy) {
+            let mut changed = self.policy.clone();
+            changed.note_change("a selection");
+            report.policy_digest = Some(changed.digest());
+            report.policy = changed.name;
+        }
+        Ok(report)
     }
 
     /// Judges an opening: what a prover disclosed in answer to `challenge`, which this verifier drew
@@ -347,7 +361,7 @@ impl<'a> Verifier<'a> {
         // First what costs nothing: terms that would cost much are refused by the policy.
         let mut reasons = self.compare_with_expectations(&public.claim);
         let drawn = challenge.segments(&public.claim);
-        reasons.extend(self.too_few(drawn.len() as u64, &public.claim));
+        reasons.extend(self.too_few(challenge, &public.claim));
         reasons.extend(self.compare_opened_data(public.claim.terms.data));
         reasons.extend(self.order_too_large(&public.claim.terms));
         let lengths = drawn.into_iter().map(|index| {
@@ -378,9 +392,13 @@ impl<'a> Verifier<'a> {
             Err(fault) => return self.at_fault(public, fault),
         };
         let checked = &opened.checked;
+        let selection = challenge.selection();
         let audit = Audit {
-            segments: opened.segments,
-            selection: challenge.selection(),
+            selected: Selected {
+                segments: opened.segments,
+                ..selection.select(checked)
+            },
+            selection,
             records: &opened.records,
             own,
         };
@@ -395,20 +413,27 @@ impl<'a> Verifier<'a> {
         second: Option<&mut dyn Learner>,
         mut progress: impl FnMut(Progress),
     ) -> Result<Report, VerifyError> {
-        let mut total = steps_to_replay(checked, &audit.segments);
+        let Audit {
+            selected,
+            selection,
+            records,
+            own,
+        } = audit;
+        let segments = &selected.segments;
+        let mut total = steps_to_replay(checked, segments);
         if let Some(reason) = self.too_costly(total) {
             return Ok(self.name(Report::stopped(Some(checked.commitment()), vec![reason])));
         }
         let preparation = Preparation {
             rule: self.policy.start,
             prior: self.prior,
-            own: audit.own,
+            own,
         };
-        let (mut replayer, start) =
-            match Replayer::prepare(checked, learner, audit.records, preparation) {
-                Ok(prepared) => prepared,
-                Err(stop) => return Ok(self.name(stop.into_report(checked)?)),
-            };
+        let (mut replayer, start) = match Replayer::prepare(checked, learner, records, preparation)
+        {
+            Ok(prepared) => prepared,
+            Err(stop) => return Ok(self.name(stop.into_report(checked)?)),
+        };
         let state_bytes = replayer.state_bytes();
         if let Err(reason) = segments::admit(checked.resources(), state_bytes) {
             return Ok(self.name(Report::stopped(Some(checked.commitment()), vec![reason])));
@@ -418,8 +443,7 @@ impl<'a> Verifier<'a> {
             true => Comparison::Bits,
             false => self.policy.comparison,
         };
-        let selected = audit.segments.len() as u64;
-        let mut report = Report::begin(checked, &audit.selection, &comparison, start, selected);
+        let mut report = Report::begin(checked, &selection, &selected, &comparison, start);
         let judge = Judge {
             comparison,
             randomness: &self.randomness,
@@ -437,10 +461,10 @@ impl<'a> Verifier<'a> {
             })
             .filter(|learners| learners.jobs > 1);
         let judged = match learners {
-            None => judge.in_turn(&audit.segments, &mut replayer, second, &mut after_step),
+            None => judge.in_turn(segments, &mut replayer, second, &mut after_step),
             Some(learners) => {
                 let place = replayer.place();
-                judge.at_once(&audit.segments, &place, learners, &mut after_step)
+                judge.at_once(segments, &place, learners, &mut after_step)
             }
         };
         report.steps_replayed = judged.steps;
@@ -483,7 +507,7 @@ impl<'a> Verifier<'a> {
 
 /// The segments to replay, and what with.
 struct Audit<'r> {
-    segments: Vec<u64>,
+    selected: Selected,
     selection: Selection,
     records: &'r dyn Records,
     own: Result<OwnStates, Stop>,

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use pol_attacks::{Access, Attack, AttackError, Forged, Options, Victim};
-use pol_core::audit::{Challenge, Draw};
+use pol_core::audit::{Challenge, Draw, PublicCommitment, open};
+use pol_core::learner::LearnerError;
 use pol_core::recipe::Recipe;
 use pol_core::records::Records;
 use pol_core::state::State;
@@ -348,7 +349,7 @@ fn measured(
     }
 }
 
-/// The default policy with an audit that is drawn from the commitment itself.
+/// The default policy on an opening whose challenge is drawn from the commitment itself.
 fn judge_drawn_offline(
     subject: &Subject<'_>,
     cell: &str,
@@ -358,13 +359,18 @@ fn judge_drawn_offline(
     let records = &training.data.train;
     let unread = || ExperimentError::Plan("the forged proof cannot be read".to_owned());
     let claim = read_claim(subject.store)?.map_err(|_| unread())?.claim;
-    let challenge = Challenge::offline(claim.commitment(), Draw::Sample(sample));
+    let public = PublicCommitment::new(claim, Vec::new());
+    let challenge = Challenge::offline(public.digest(), Draw::Sample(sample));
+    let mut none = || -> Result<_, LearnerError> {
+        Err(LearnerError::Device("a state is not kept".to_owned()))
+    };
+    let opening = open(subject.store, records, None, &challenge, &mut none)
+        .map_err(|error| ExperimentError::Plan(format!("the forged proof: {error}")))?;
     let started = Instant::now();
     let mut learner = image_learner(subject.claimed, &Device::flex())?;
     let report = Verifier::new(records)
         .policy(policy_named("calibrated")?, challenge.seed())
-        .select(challenge.selection())
-        .verify(subject.store, learner.as_mut(), |_| {})?;
+        .verify_opening(&public, &challenge, opening, learner.as_mut(), None, |_| {})?;
     let seconds = started.elapsed().as_secs_f64();
     Ok(measured(
         subject,

@@ -12,7 +12,7 @@ use facts::{environments, table, training, trust};
 use figures::{curves, replays};
 
 /// The schema of verifications that are understood.
-const SCHEMA: &str = "pol.verify/2";
+const SCHEMA: &str = "pol.verify/3";
 /// Rows of a table.
 const ROWS: usize = 400;
 
@@ -87,6 +87,14 @@ pub fn run(run: &Run<'_>) -> Result<Page, ReportError> {
         page.notes.push(Note::new(
             "The recipe is the proof's own claim; the verifier did not hold it to one of its own.",
         ));
+    }
+    let changes = list(&verified, "policy_changes").iter();
+    let changes: Vec<&str> = changes.filter_map(Value::as_str).collect();
+    if !changes.is_empty() {
+        page.notes.push(Note::new(&format!(
+            "The verifier changed its policy for this audit, by --{}.",
+            changes.join(" and --")
+        )));
     }
     if verified["offline_challenge"] == true {
         page.notes.push(Note::new(
@@ -185,7 +193,9 @@ fn lead(verified: &Value, claim: &Value) -> String {
         match all {
             true => String::new(),
             false => format!(
-                "; had one segment in a hundred been forged, one of them was met with probability {}",
+                "; had one segment been forged, it was met with probability {}; of one segment in a hundred, \
+                 one with {}",
+                percent(verified, "catches_one_segment"),
                 percent(verified, "catches_1_percent")
             ),
         }

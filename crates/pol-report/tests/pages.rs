@@ -11,10 +11,13 @@ const HOSTILE: &str = "</script><script>document.title='owned'</script><img src=
 fn verified(hostile: &str) -> String {
     let text = serde_json::to_string(hostile).unwrap();
     format!(
-        r#"{{"schema": "pol.verify/2", "verdict": "rejected", "reasons": [{text}], "numerics": {text},
+        r#"{{"schema": "pol.verify/3", "verdict": "rejected", "reasons": [{text}], "numerics": {text},
         "commitment": {text}, "policy": {text}, "policy_digest": {text}, "warning": {text}, "start": {text},
         "backend": {text}, "device": {text}, "segments_total": 3, "segments_selected": 2,
-        "steps_replayed": 20, "catches_1_percent": 0.5, "randomness": {text},
+        "steps_replayed": 20, "catches_one_segment": 0.4, "catches_1_percent": 0.5,
+        "policy_changes": [{text}], "data": {text}, "randomness_from": {text},
+        "recipes": {{"claimed": {{"digest": {text}, "description": {text}}}, "expected": null}},
+        "bridge": {{"distance_l2": 3.0, "segments": 2, "probability": 0.6}}, "randomness": {text},
         "claimed_recipe": {{"model": {{"name": {text}, "options": {{{text}: 1}}}},
             "data": {{"name": {text}, "options": {{}}}}, "optimizer": {{{text}: {{{text}: 2}}}},
             "learning_rate": {{"base": 0.1}}, "batch_size": 32, "steps": 30, "numerics": {text}}},
@@ -159,8 +162,8 @@ fn verifications_and_summaries_of_other_kinds_are_refused() {
         run(&subject).unwrap_err().to_string()
     };
     assert!(refused("").contains("the verification"));
-    assert!(refused("{}").contains("pol.verify/2"));
-    assert!(refused("[1]").contains("pol.verify/2"));
+    assert!(refused("{}").contains("pol.verify/3"));
+    assert!(refused("[1]").contains("pol.verify/3"));
     assert!(
         experiment("{}", "")
             .unwrap_err()

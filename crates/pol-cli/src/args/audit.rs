@@ -67,7 +67,8 @@ pub(crate) struct VerifyArgs {
     /// Replay every segment, whatever the policy says.
     #[arg(long, conflicts_with_all = ["sample", "top", "opening"])]
     pub(crate) all: bool,
-    /// Replay Q segments, drawn uniformly from this verifier's own randomness.
+    /// Replay Q segments, drawn uniformly from this verifier's own randomness, and beside them what the
+    /// policy always replays.
     #[arg(long, value_name = "Q", conflicts_with = "opening")]
     pub(crate) sample: Option<u64>,
     /// Replay the Q segments of each epoch that move the parameters most.
@@ -213,7 +214,7 @@ pub(crate) struct CommitArgs {
 pub(crate) struct ChallengeArgs {
     /// The file of `pol commit`.
     pub(crate) commitment: PathBuf,
-    /// Draw Q segments uniformly.
+    /// Draw Q segments uniformly; the last comes to every draw.
     #[arg(long, value_name = "Q", required_unless_present = "all")]
     pub(crate) sample: Option<u64>,
     /// Every segment.
@@ -246,9 +247,12 @@ pub(crate) struct OpenArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct AuditPlanArgs {
-    /// The share of forged segments to catch: 1% or 0.01.
-    #[arg(long, value_name = "F", value_parser = share, default_value = "1%")]
-    pub(crate) forged: f64,
+    /// The share of forged segments to catch: 1% or 0.01. Default: one segment, and 1%.
+    #[arg(long, value_name = "F", value_parser = share)]
+    pub(crate) forged: Option<f64>,
+    /// The number of forged segments to catch; one is enough to exchange a model.
+    #[arg(long, value_name = "M", conflicts_with = "forged")]
+    pub(crate) forged_segments: Option<u64>,
     /// The probability to catch it with: 99% or 0.99.
     #[arg(long, value_name = "P", value_parser = share, default_value = "99%")]
     pub(crate) confidence: f64,

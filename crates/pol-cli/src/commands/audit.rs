@@ -3,7 +3,7 @@
 
 use pol_core::audit::{self, Challenge, Draw, PublicCommitment};
 use pol_core::learner::{Learner, LearnerError};
-use pol_core::verify::{catch_probability, read_claim, sample_for};
+use pol_core::verify::{Odds, catch_probability_of, forged_of, read_claim, sample_for_count};
 use pol_models::dataset::default_folder;
 use pol_models::{dataset_of, image_learner};
 use serde::Serialize;
@@ -52,33 +52,37 @@ pub(crate) fn challenge(args: &ChallengeArgs) -> Result<Exit, CliError> {
     let drawn = challenge.segments(&public.claim);
     output::field("commitment", commitment.to_string());
     output::field("segments", format!("{} of {segments}", drawn.len()));
-    for forged in [0.01, 0.1] {
-        let caught = catch_probability(forged, segments, drawn.len() as u64);
-        output::field("", describe_catch(forged, caught));
+    let odds = Odds::new(segments, 1, challenge.drawn(segments));
+    output::field(
+        "",
+        format!(
+            "the last always; one forged segment other than that is met with probability {:.4}",
+            odds.of_count(1)
+        ),
+    );
+    for percent in [1.0, 10.0] {
+        let met = odds.of_share(percent / 100.0);
+        output::field("", format!("{percent} % of the segments with {met:.4}"));
     }
     if args.offline_challenge {
-        output::field("grinding", describe_grinding(segments, drawn.len() as u64));
+        output::field("grinding", describe_grinding(odds.of_count(1)));
     }
     output::field("file", written(&args.out, bytes.len()));
     Ok(Exit::Done)
 }
 
-/// What a draw from the commitment itself is worth against a prover who makes many commitments.
-pub(crate) fn describe_grinding(segments: u64, drawn: u64) -> String {
-    let missed = 1.0 - catch_probability(0.01, segments, drawn);
+/// What a draw from the commitment itself is worth against a prover who makes many commitments, where it
+/// meets one forged segment with probability `met`.
+pub(crate) fn describe_grinding(met: f64) -> String {
+    let missed = 1.0 - met;
     match missed > 0.0 {
         true => format!(
-            "the draw follows from the commitment: a prover who forges 1 % of the segments needs \
-             about {:.1} commitments until it meets none of them",
+            "the draw follows from the commitment: a prover who forges one segment needs about {:.1} \
+             commitments until it is not drawn",
             1.0 / missed
         ),
-        false => "the draw follows from the commitment, and meets every forger of 1 %".to_owned(),
+        false => "the draw follows from the commitment, and leaves no segment out".to_owned(),
     }
-}
-
-fn describe_catch(forged: f64, caught: f64) -> String {
-    let percent = 100.0 * forged;
-    format!("a forger of {percent} % of the segments is met with probability {caught:.4}")
 }
 
 pub(crate) fn open(args: &OpenArgs) -> Result<Exit, CliError> {
@@ -145,12 +149,49 @@ fn written(path: &std::path::Path, bytes: usize) -> String {
 struct PlannedAudit {
     schema: &'static str,
     segments: u64,
-    forged: f64,
     confidence: f64,
+    /// One for each forger that the audit is planned against.
+    plans: Vec<Plan>,
+}
+
+/// How many segments to draw against one forger.
+#[derive(Serialize)]
+struct Plan {
+    /// The share of the segments that is forged, where the forger is given by that.
+    forged: Option<f64>,
+    /// The segments forged.
+    forged_segments: u64,
     /// Segments to draw; absent where nothing would be forged.
     sample: Option<u64>,
     /// The probability that they meet a forged one.
     probability: f64,
+}
+
+impl Plan {
+    fn against(forged: Option<f64>, forged_segments: u64, confidence: f64, segments: u64) -> Self {
+        let sample = sample_for_count(forged_segments, confidence, segments);
+        let drawn = sample.unwrap_or(segments);
+        Self {
+            forged,
+            forged_segments,
+            sample,
+            probability: catch_probability_of(forged_segments, segments, drawn),
+        }
+    }
+
+    fn print(&self, segments: u64) {
+        match self.sample {
+            Some(sample) => output::field("sample", format!("{sample} of {segments} segments")),
+            None => output::field("sample", "no audit meets a forger of nothing"),
+        }
+        let forger = match (self.forged, self.forged_segments) {
+            (Some(share), _) => format!("a forger of {} % of the segments", 100.0 * share),
+            (None, 1) => "a forger of one segment".to_owned(),
+            (None, count) => format!("a forger of {count} segments"),
+        };
+        let met = self.probability;
+        output::field("", format!("{forger} is met with probability {met:.4}"));
+    }
 }
 
 pub(crate) fn plan(args: &AuditPlanArgs) -> Result<Exit, CliError> {
@@ -163,23 +204,30 @@ pub(crate) fn plan(args: &AuditPlanArgs) -> Result<Exit, CliError> {
         (None, None, Some(file)) => public_commitment(file)?.claim.terms.segments(),
         (None, None, None) => return Err(CliError::Usage("--segments is missing".to_owned())),
     };
-    let sample = sample_for(args.forged, args.confidence, segments);
-    let planned = PlannedAudit {
-        schema: "pol.audit-plan/1",
-        segments,
-        forged: args.forged,
-        confidence: args.confidence,
-        sample,
-        probability: catch_probability(args.forged, segments, sample.unwrap_or(segments)),
+    let confidence = args.confidence;
+    let against = |count| Plan::against(None, count, confidence, segments);
+    let against_share = |share| {
+        Plan::against(
+            Some(share),
+            forged_of(share, segments),
+            confidence,
+            segments,
+        )
+    };
+    let plans = match (args.forged_segments, args.forged) {
+        (Some(count), _) => vec![against(count.min(segments))],
+        (None, Some(share)) => vec![against_share(share)],
+        (None, None) => vec![against(segments.min(1)), against_share(0.01)],
     };
     if args.json {
-        output::json(&planned)?;
+        output::json(&PlannedAudit {
+            schema: "pol.audit-plan/2",
+            segments,
+            confidence,
+            plans,
+        })?;
         return Ok(Exit::Done);
     }
-    match sample {
-        Some(sample) => output::field("sample", format!("{sample} of {segments} segments")),
-        None => output::field("sample", "no audit meets a forger of nothing"),
-    }
-    output::field("", describe_catch(args.forged, planned.probability));
+    plans.iter().for_each(|plan| plan.print(segments));
     Ok(Exit::Done)
 }

@@ -26,7 +26,9 @@ pub(crate) fn run(args: &VerdictArgs) -> Result<Exit, CliError> {
             other => other.to_string(),
         };
         output::field("signed by", signer.prover_key().to_string());
-        for field in ["commitment", "policy", "backend", "device"] {
+        output::field("commitment", text("commitment"));
+        print_basis(&found);
+        for field in ["backend", "device"] {
             output::field(field, text(field));
         }
         output::field(
@@ -37,6 +39,7 @@ pub(crate) fn run(args: &VerdictArgs) -> Result<Exit, CliError> {
                 text("segments_total")
             ),
         );
+        print_odds(&found);
         for reason in found["reasons"].as_array().into_iter().flatten() {
             output::field("reason", reason.as_str().unwrap_or("–"));
         }
@@ -47,4 +50,60 @@ pub(crate) fn run(args: &VerdictArgs) -> Result<Exit, CliError> {
         Some("rejected") => Verdict::Rejected.into(),
         _ => Verdict::Inconclusive.into(),
     })
+}
+
+/// What the verdict rests on, as far as its verifier's program said.
+fn print_basis(found: &Value) {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let recipes = &found["recipes"];
+    let (claimed, expected) = (&recipes["claimed"], &recipes["expected"]);
+    let held = match expected.is_object() {
+        false => "as the proof claims, held to no other",
+        true if expected["digest"] == claimed["digest"] => "as the verifier expects",
+        true => "as the proof claims; the verifier expects another",
+    };
+    if let (Some(what), Some(digest)) = (text(&claimed["description"]), text(&claimed["digest"])) {
+        output::field("recipe", format!("{what}, {held} (digest {digest})"));
+    }
+    for (label, value) in [
+        ("data", &found["data"]),
+        ("policy", &found["policy"]),
+        ("", &found["policy_digest"]),
+        ("comparison", &found["comparison"]["kind"]),
+        ("start", &found["start"]),
+        ("randomness", &found["randomness_from"]),
+    ] {
+        output::field(label, text(value).unwrap_or_else(|| "–".to_owned()));
+    }
+    for prior in found["chain"].as_array().into_iter().flatten() {
+        output::field("starts from", text(prior).unwrap_or_else(|| "–".to_owned()));
+    }
+}
+
+/// What the audit is worth against a forger.
+fn print_odds(found: &Value) {
+    let odds = [
+        ("catches_one_segment", "one forged segment"),
+        ("catches_1_percent", "1 % of the segments"),
+        ("catches_10_percent", "10 %"),
+    ];
+    let stated = odds.into_iter().filter_map(|(key, forged)| {
+        let probability = found[key].as_f64()?;
+        Some(format!("{forged} with probability {probability:.3}"))
+    });
+    let stated: Vec<String> = stated.collect();
+    if !stated.is_empty() {
+        output::field("meets", stated.join(", "));
+    }
+    let bridge = &found["bridge"];
+    if let (Some(segments), Some(probability)) =
+        (bridge["segments"].as_u64(), bridge["probability"].as_f64())
+    {
+        output::field(
+            "",
+            format!(
+                "the whole way, {segments} segments at least, with probability {probability:.3}"
+            ),
+        );
+    }
 }

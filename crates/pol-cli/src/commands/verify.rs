@@ -1,7 +1,10 @@
 //! `pol verify`.
 
 mod audit;
+mod basis;
 mod chain;
+mod odds;
+mod policies;
 mod print;
 mod subject;
 
@@ -15,7 +18,7 @@ use pol_core::audit::{Challenge, Draw, PublicCommitment, Randomness};
 use pol_core::manifest::{Claim, Start};
 use pol_core::model_file::root_of_file;
 use pol_core::object::MAX_STATE_BYTES;
-use pol_core::policy::Policy;
+use pol_core::policy::SegmentRule;
 use pol_core::random::Seed;
 use pol_core::recipe::{Numerics, Recipe};
 use pol_core::records::{DataCommitment, Records};
@@ -34,10 +37,10 @@ use crate::error::{CliError, Exit, at};
 use crate::output;
 
 use super::attestations::{self, Shown, Trust};
-use super::{
-    commitment, existing_store, fresh_seed, keys, policy, read_file, recipe_file, timestamp,
-};
+use super::{commitment, existing_store, fresh_seed, keys, read_file, recipe_file, timestamp};
 use audit::Machine;
+use basis::Basis;
+use policies::Policies;
 use print::Expected;
 use subject::{Subject, not_replayable};
 
@@ -69,7 +72,7 @@ pub(super) fn verified(args: &VerifyArgs) -> Result<Outcome, CliError> {
     check_usage(args)?;
     let started = Instant::now();
     backend::use_threads(&args.machine)?;
-    let policy = effective_policy(args)?;
+    let policies = Policies::of(args)?;
     let verdict_key = match &args.verdict_key {
         None => None,
         Some(file) => keys::private_key(&KeyArgs {
@@ -117,7 +120,8 @@ pub(super) fn verified(args: &VerifyArgs) -> Result<Outcome, CliError> {
         opened: &opened,
         second: second.as_ref(),
     };
-    let mut judged = judge(args, policy, &machine, subject, file)?;
+    let mut judged = judge(args, &policies, &machine, subject, file)?;
+    judged.name_policy(&policies.effective);
     judged.verify_seconds = started.elapsed().as_secs_f64();
     if let (Some(file), Some(key)) = (&args.verdict, &verdict_key) {
         write_verdict(file, &judged, key)?;
@@ -134,26 +138,10 @@ fn check_usage(args: &VerifyArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The policy, with what the flags put in its place.
-fn effective_policy(args: &VerifyArgs) -> Result<Policy, CliError> {
-    let mut policy = policy(&args.policy)?;
-    if args.max_steps.is_some() {
-        policy.segments.max_steps = args.max_steps;
-    }
-    if policy.start.max_depth() < args.prior.len() as u64 {
-        return Err(CliError::Usage(format!(
-            "the policy `{}` admits chains of at most {} prior proofs",
-            policy.name,
-            policy.start.max_depth()
-        )));
-    }
-    Ok(policy)
-}
-
 /// Judges a proof; `file` is the verifier's own recipe, if there is one.
 fn judge(
     args: &VerifyArgs,
-    policy: Policy,
+    policies: &Policies,
     machine: &Machine<'_>,
     subject: Subject<'_>,
     file: Option<RecipeFile>,
@@ -227,11 +215,11 @@ fn judge(
         data_root: args.expect_data_root,
         model: model.as_deref(),
         secret: secret.as_ref(),
-        policy,
+        policy: policies.effective.clone(),
+        policy_of_priors: policies.of_priors.clone(),
         evidence,
-        selection: selection(args, &claim, randomness),
+        selection: offline_selection(args, &policies.effective.segments, &claim),
         randomness,
-        tolerance: args.tolerance,
         reference_distance: args.reference_distance,
         prior: None,
         fail_fast: args.fail_fast,
@@ -295,6 +283,8 @@ fn judge(
             verified.evidence = shown;
             verified.chain = prior.iter().map(|link| link.prior.commitment()).collect();
             verified.priors = prior.iter().map(chain::Link::report).collect();
+            let basis = Basis::new(args, &subject, &claim, expected.as_ref(), &policies.changes);
+            verified.basis = basis.as_far_as(verified.report());
             verified.warning = audit.policy.warning.clone();
             verified.offline_challenge = match &subject {
                 Subject::Opening(opened) => opened.challenge.randomness == Randomness::Offline,
@@ -341,25 +331,11 @@ fn evidence(
     }))
 }
 
-/// The segments that the flags choose, if they do.
-fn selection(args: &VerifyArgs, claim: &Claim, randomness: Seed) -> Option<Selection> {
-    if args.all {
-        return Some(Selection::all());
-    }
-    let seed = match args.offline_challenge {
-        false => randomness,
-        true => {
-            let draw = Draw::Sample(args.sample.unwrap_or(0));
-            Challenge::offline(claim.commitment(), draw).seed()
-        }
-    };
-    let mut selection = match (args.sample, args.top) {
-        (None, None) => return None,
-        (Some(count), _) => Selection::random(count, seed),
-        (None, Some(_)) => Selection::top(0),
-    };
-    selection.top = args.top;
-    Some(selection)
+/// The segments that the rule draws from the commitment itself, where the flags say so.
+fn offline_selection(args: &VerifyArgs, rule: &SegmentRule, claim: &Claim) -> Option<Selection> {
+    let sample = args.sample.filter(|_| args.offline_challenge)?;
+    let challenge = Challenge::offline(claim.commitment(), Draw::Sample(sample));
+    Some(rule.selection(claim.terms.segments(), challenge.seed()))
 }
 
 fn write_verdict(file: &Path, judged: &Verified, key: &PrivateKey) -> Result<(), CliError> {

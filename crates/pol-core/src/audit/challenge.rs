@@ -5,18 +5,20 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, CodecError};
 use crate::digest::{Digest, Tagged, tagged};
 use crate::manifest::Claim;
-use crate::random::{Purpose, Seed};
+use crate::random::Seed;
 use crate::verify::Selection;
 
-const FORMAT: &str = "pol-challenge/v1";
+const FORMAT: &str = "pol-challenge/v2";
+/// Its draws did not hold the last segment.
+const FORMER: &str = "pol-challenge/v1";
 /// The longest file, in bytes.
 pub const MAX_CHALLENGE_BYTES: u64 = 4096;
 
 /// The most segments of a challenge.
 pub const MAX_DRAWN: u64 = 1 << 20;
 
-/// Which segments of a committed training are to be opened. They are drawn after the commitment
-/// was received, so that no prover could know them before.
+/// Which segments of a committed training are to be opened: those drawn after the commitment was
+/// received, so that no prover could know them before, and the last, whose end is the model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Challenge {
@@ -82,22 +84,27 @@ impl Challenge {
         }
     }
 
+    /// The number of segments drawn of `segments`; the last is opened beside them.
+    pub fn drawn(&self, segments: u64) -> u64 {
+        let drawn = match self.draw {
+            Draw::All => segments,
+            Draw::Sample(q) => q.min(segments),
+        };
+        drawn.min(MAX_DRAWN)
+    }
+
     /// The segments of `claim` that are to be opened, ascending.
     pub fn segments(&self, claim: &Claim) -> Vec<u64> {
         let count = claim.terms.segments();
-        let drawn = match self.draw {
-            Draw::All => count,
-            Draw::Sample(q) => q,
-        };
-        let mut stream = self.seed().stream(Purpose::Audit);
-        stream.sample(count, drawn.min(MAX_DRAWN))
+        let chosen = Selection::random(self.drawn(count), self.seed()).and_last();
+        chosen.unmeasured(count).into_iter().collect()
     }
 
     /// The same choice as a verifier with the prover's folder makes it.
     pub fn selection(&self) -> Selection {
         match self.draw {
             Draw::All => Selection::all(),
-            Draw::Sample(q) => Selection::random(q.min(MAX_DRAWN), self.seed()),
+            Draw::Sample(q) => Selection::random(q.min(MAX_DRAWN), self.seed()).and_last(),
         }
     }
 
@@ -121,6 +128,7 @@ impl Challenge {
             (FORMAT, Draw::Sample(0)) => Err(ChallengeError::Empty),
             (FORMAT, Draw::Sample(q)) if q > MAX_DRAWN => Err(ChallengeError::TooMany(q)),
             (FORMAT, _) => Ok(challenge),
+            (FORMER, _) => Err(ChallengeError::Former),
             _ => Err(ChallengeError::Format),
         }
     }
@@ -136,6 +144,12 @@ pub enum ChallengeError {
     /// Another kind of file, or another version.
     #[error("its format is not `{FORMAT}`")]
     Format,
+    /// A version whose draws did not hold the last segment.
+    #[error(
+        "its format is `{FORMER}`, whose draws could leave out the last segment; draw a new challenge \
+         with `pol challenge`, which is of `{FORMAT}`"
+    )]
+    Former,
     /// It asks for nothing.
     #[error("it asks for no segment")]
     Empty,
@@ -164,6 +178,27 @@ mod tests {
             assert!(Challenge::decode(&bad.encode()).is_err());
         }
         assert!(Challenge::decode(&[challenge.encode(), vec![0]].concat()).is_err());
+        let former = Challenge {
+            format: FORMER.to_owned(),
+            ..challenge
+        };
+        let error = Challenge::decode(&former.encode()).unwrap_err().to_string();
+        assert!(error.contains("pol challenge"), "{error}");
+    }
+
+    #[test]
+    fn every_draw_holds_the_last_segment() {
+        for q in [1, 3, 7] {
+            let drawn = (0..50u8).map(|i| {
+                let commitment = tagged("c", &[&[i]]);
+                let selection = Challenge::offline(commitment, Draw::Sample(q)).selection();
+                selection.unmeasured(7)
+            });
+            for drawn in drawn {
+                assert!(drawn.contains(&6));
+                assert!((q..=q + 1).contains(&(drawn.len() as u64)));
+            }
+        }
     }
 
     #[test]

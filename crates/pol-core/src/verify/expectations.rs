@@ -1,5 +1,6 @@
 //! What a verifier expects of a claim and demands by its policy: comparisons that cost nothing.
 
+use crate::audit::Challenge;
 use crate::manifest::{Claim, Start, Terms};
 use crate::model_file;
 use crate::policy::NumericsRule;
@@ -152,12 +153,15 @@ impl Verifier<'_> {
         }
     }
 
-    /// Why a challenge of so many segments is not enough, if the policy says how many are.
-    pub(super) fn too_few(&self, drawn: u64, claim: &Claim) -> Option<Reason> {
-        let needed = self.policy.segments.sampled(claim.terms.segments())?;
+    /// Why a challenge is not enough, if the policy demands more.
+    pub(super) fn too_few(&self, challenge: &Challenge, claim: &Claim) -> Option<Reason> {
+        let segments = claim.terms.segments();
+        let needed = self.policy.segments.opened(segments);
+        let drawn = challenge.drawn(segments);
         (drawn < needed).then(|| {
             Reason::NotChecked(format!(
-                "the challenge draws {drawn} segments where the policy demands {needed}"
+                "the challenge draws {drawn} of {segments} segments where the policy demands {needed}; \
+                 draw a larger one, or state another rule under `opened` in a policy"
             ))
         })
     }

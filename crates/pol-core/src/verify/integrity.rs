@@ -16,6 +16,7 @@ use crate::state::{EntryHeader, Part, State};
 use crate::store::{Item, MemoryStore, Store, StoreError};
 
 use super::layout::{Layouts, state_fault};
+use super::outliers::Stretch;
 use super::proof::Proof;
 use super::reason::Reason;
 use super::{Progress, Resources, VerifyError};
@@ -64,6 +65,10 @@ pub(super) struct Known {
     pub(super) first_layout: Option<Vec<EntryHeader>>,
     /// The leaves of the final state's tree, where that state itself is not at hand.
     pub(super) final_leaves: Option<Vec<Digest>>,
+    /// How far the parameters move between neighbouring states at hand, in order, where that was measured.
+    pub(super) stretches: Vec<Stretch>,
+    /// l2 distance of the parameters from the first state to the last, where that was measured.
+    pub(super) distance: Option<f64>,
 }
 
 /// A checkpoint, and what is known of its state.
@@ -126,8 +131,22 @@ pub fn check_integrity<'a>(
     resources: Resources,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Integrity<'a>, VerifyError> {
+    check_and_measure(store, resources, None, progress)
+}
+
+/// As [`check_integrity`]; measures how far each segment moves the parameters, which `measured` tells
+/// from buffers.
+///
+/// # Errors
+/// As [`check_integrity`].
+pub fn check_and_measure<'a>(
+    store: &'a dyn Store,
+    resources: Resources,
+    measured: Option<&dyn Fn(&str) -> Part>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Integrity<'a>, VerifyError> {
     match Proof::read(store, resources)? {
-        Ok(proof) => proof.check(progress),
+        Ok(proof) => check_proof(&proof, None, measured, progress),
         Err(reason) => Ok(Integrity::Broken {
             commitment: None,
             reason,
@@ -138,7 +157,7 @@ pub fn check_integrity<'a>(
 /// As [`check_integrity`], of a proof that was read. States have to have the tensors of `layouts`, where the
 /// verifier knows them. Measures how far each segment moves the parameters, which `measured` tells from
 /// buffers.
-pub(super) fn check_and_measure<'a>(
+pub(super) fn check_proof<'a>(
     proof: &Proof<'a>,
     layouts: Option<Layouts<'_>>,
     measured: Option<&dyn Fn(&str) -> Part>,
@@ -203,6 +222,17 @@ impl<'a> IntegrityChecked<'a> {
     /// is not at hand, or nobody asked for it.
     pub fn movement(&self, index: u64) -> Option<f64> {
         self.known.checkpoints.get(&(index + 1))?.movement
+    }
+
+    /// How far the parameters move between neighbouring states at hand, in order; empty for an opening, or
+    /// where nobody asked for it.
+    pub(super) fn stretches(&self) -> &[Stretch] {
+        &self.known.stretches
+    }
+
+    /// l2 distance of the parameters from the first state to the last, where that was measured.
+    pub(super) fn distance(&self) -> Option<f64> {
+        self.known.distance
     }
 
     /// How many checkpoints have their state at hand. All of a folder's, unless numerics are exact.

@@ -10,7 +10,7 @@ use crate::object::{self, Limits};
 use crate::state::State;
 use crate::store::{Item, Store, StoreError};
 
-use super::integrity::{Fault, Integrity, check_and_measure, check_chain, object_fault};
+use super::integrity::{Fault, Integrity, check_chain, check_proof, object_fault};
 use super::reason::Reason;
 use super::{Progress, Resources, VerifyError};
 
@@ -97,7 +97,7 @@ impl<'a> Proof<'a> {
     /// # Errors
     /// If an object could not be read for a reason that is not the proof's fault.
     pub fn check(&self, progress: &mut dyn FnMut(Progress)) -> Result<Integrity<'a>, VerifyError> {
-        check_and_measure(self, None, None, progress)
+        check_proof(self, None, None, progress)
     }
 
     /// How much of the machine may be used.

@@ -11,8 +11,9 @@ use crate::recipe::Numerics;
 use super::calibrated::{Compared, NoiseReport};
 use super::distance::Distances;
 use super::integrity::{IntegrityChecked, Segment};
+use super::odds::{Bridge, Odds};
 use super::reason::Reason;
-use super::select::Selection;
+use super::select::{Outliers, Selected, Selection};
 use super::slack::{SegmentSlack, Slack};
 use super::start::StartReport;
 
@@ -140,6 +141,14 @@ pub struct Report {
     pub steps_replayed: u64,
     /// How segments were selected.
     pub selection: Option<Selection>,
+    /// What the selection is worth against a forger.
+    #[serde(skip)]
+    pub odds: Option<Odds>,
+    /// Segments that stand out from their neighbourhood; absent where that was not looked at.
+    pub outliers: Option<Outliers>,
+    /// What it takes to forge the whole way; absent where movements are not known, or everything is
+    /// replayed.
+    pub bridge: Option<Bridge>,
     /// How replays were compared with the logged states.
     pub comparison: Option<Comparison>,
     /// What the tolerances of all segments could have done together, where the comparison is calibrated and
@@ -160,9 +169,9 @@ impl Report {
     pub(super) fn begin(
         checked: &IntegrityChecked<'_>,
         selection: &Selection,
+        selected: &Selected,
         comparison: &Comparison,
         start: StartReport,
-        selected: u64,
     ) -> Self {
         Self {
             commitment: Some(checked.commitment()),
@@ -171,9 +180,12 @@ impl Report {
             numerics: Some(checked.claim().terms.recipe.numerics),
             states_kept: checked.states_kept(),
             segments_total: checked.segments(),
-            segments_selected: selected,
+            segments_selected: selected.segments.len() as u64,
             steps_replayed: 0,
             selection: Some(*selection),
+            odds: Some(selected.odds),
+            outliers: selected.outliers,
+            bridge: selected.bridge,
             comparison: Some(*comparison),
             slack: None,
             start: Some(start),
@@ -204,6 +216,9 @@ impl Report {
             segments_selected: 0,
             steps_replayed: 0,
             selection: None,
+            odds: None,
+            outliers: None,
+            bridge: None,
             comparison: None,
             slack: None,
             start: None,
@@ -254,10 +269,14 @@ impl Report {
     }
 
     /// The probability that this selection replayed a forged segment, if a fraction `forged` of
-    /// all segments were forged. It is caught then, unless it lies below the tolerance.
+    /// all segments were forged, by somebody who knows how they are selected. It is caught then, unless it
+    /// lies below the tolerance.
     pub fn catches(&self, forged: f64) -> f64 {
-        self.selection.map_or(0.0, |selection| {
-            selection.catches(forged, self.segments_total)
-        })
+        self.odds.map_or(0.0, |odds| odds.of_share(forged))
+    }
+
+    /// The same probability, if `forged` segments were forged.
+    pub fn catches_count(&self, forged: u64) -> f64 {
+        self.odds.map_or(0.0, |odds| odds.of_count(forged))
     }
 }

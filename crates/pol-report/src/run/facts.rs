@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{ROWS, list, number, recipe, short, text};
+use super::{ROWS, list, number, percent, recipe, short, text};
 use crate::page::{Cell, Fact, Section, Table, Tone};
 
 pub(super) fn training(verified: &Value, claim: &Value) -> Section {
@@ -122,7 +122,29 @@ pub(super) fn trust(verified: &Value, claim: &Value) -> Section {
             false => Fact::code(label, digest),
         });
     }
-    facts.push(Fact::code("policy", text(verified, "policy_digest")));
+    facts.push(Fact::new("policy", text(verified, "policy")));
+    facts.push(Fact::code(
+        "the policy's digest",
+        text(verified, "policy_digest"),
+    ));
+    let recipes = &verified["recipes"];
+    for (label, recipe) in [
+        ("recipe as claimed", &recipes["claimed"]),
+        ("recipe as expected", &recipes["expected"]),
+    ] {
+        facts.push(Fact::new(label, text(recipe, "description")));
+        facts.push(Fact::code("its digest", text(recipe, "digest")));
+    }
+    facts.push(Fact::new("data compared", text(verified, "data")));
+    facts.push(Fact::new(
+        "replays compared",
+        text(&verified["comparison"], "kind"),
+    ));
+    facts.extend(odds(verified));
+    facts.push(Fact::new(
+        "randomness from",
+        text(verified, "randomness_from"),
+    ));
     facts.push(Fact::code(
         "verifier's randomness",
         text(verified, "randomness"),
@@ -133,6 +155,25 @@ pub(super) fn trust(verified: &Value, claim: &Value) -> Section {
         facts: facts.into_iter().filter(|f| !f.value.is_empty()).collect(),
         ..Section::default()
     }
+}
+
+/// What the audit is worth against a forger who knows how it is drawn.
+fn odds(verified: &Value) -> Vec<Fact> {
+    let mut facts: Vec<Fact> = [
+        ("catches_one_segment", "one forged segment is met"),
+        ("catches_1_percent", "1 % forged are met"),
+        ("catches_10_percent", "10 % forged are met"),
+    ]
+    .into_iter()
+    .map(|(key, label)| Fact::new(label, percent(verified, key)))
+    .collect();
+    let bridge = &verified["bridge"];
+    if let Some(segments) = bridge["segments"].as_u64() {
+        let met = percent(bridge, "probability");
+        let text = format!("at least {segments} segments, met with probability {met}");
+        facts.push(Fact::new("forging the whole way", text));
+    }
+    facts
 }
 
 /// Where it was trained and where it was verified.

@@ -11,8 +11,7 @@ use pol_core::recipe::Recipe;
 use pol_core::records::{Records, SaltSecret};
 use pol_core::store::Store;
 use pol_core::verify::{
-    Evidence, Progress, Proof, Report, Resources, Selection, Tolerance, VerifiedPrior, Verifier,
-    VerifyError,
+    Evidence, Progress, Proof, Report, Resources, Selection, VerifiedPrior, Verifier, VerifyError,
 };
 use pol_models::image_learner;
 
@@ -38,10 +37,10 @@ pub(crate) struct Audit<'a> {
     pub(crate) model: Option<&'a [u8]>,
     pub(crate) secret: Option<&'a SaltSecret>,
     pub(crate) policy: Policy,
+    pub(crate) policy_of_priors: Policy,
     pub(crate) evidence: Evidence,
     pub(crate) selection: Option<Selection>,
     pub(crate) randomness: Seed,
-    pub(crate) tolerance: Option<Tolerance>,
     pub(crate) reference_distance: Option<f64>,
     pub(crate) prior: Option<&'a VerifiedPrior>,
     pub(crate) fail_fast: bool,
@@ -60,10 +59,10 @@ impl<'a> Audit<'a> {
             model: None,
             secret: None,
             policy: Policy::bits(),
+            policy_of_priors: Policy::bits(),
             evidence: Evidence::default(),
             selection: None,
             randomness: Seed::from_digest(tagged("pol.v1.audit.unset", &[])),
-            tolerance: None,
             reference_distance: None,
             prior: None,
             fail_fast: false,
@@ -189,9 +188,6 @@ impl<'a> Audit<'a> {
             .evidence(self.evidence.clone())
             .fail_fast(self.fail_fast)
             .resources(self.resources);
-        if let Some(tolerance) = self.tolerance {
-            verifier = verifier.tolerance(tolerance);
-        }
         if let Some(selection) = self.selection {
             verifier = verifier.select(selection);
         }

@@ -138,7 +138,7 @@ pub(super) fn verify(
         let expected = (given.file.as_ref())
             .map(|file| file.resolve(records.len()))
             .transpose()?;
-        let mut policy = audit.policy.clone();
+        let mut policy = audit.policy_of_priors.clone();
         policy.evidence = EvidenceRule {
             signature: false,
             timestamp: false,

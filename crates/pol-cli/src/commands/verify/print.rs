@@ -2,9 +2,9 @@
 
 use pol_core::adapter::Backend;
 use pol_core::digest::Digest;
-use pol_core::policy::Comparison;
+use pol_core::policy::{Comparison, Parts, Policy};
 use pol_core::recipe::{Numerics, Recipe};
-use pol_core::verify::{Reason, Report, SegmentReport, StartReport};
+use pol_core::verify::{PartReport, Reason, Report, SegmentReport, StartReport};
 use serde::Serialize;
 
 use crate::backend::Opened;
@@ -13,10 +13,15 @@ use crate::commands::audit::describe_grinding;
 use crate::error::Exit;
 use crate::output;
 
+use super::basis::Basis;
 use super::chain::PriorReport;
+use super::odds;
 
 /// Rows of the table before it is cut to the largest distances.
 const MAX_ROWS: usize = 24;
+
+/// The first of the lines about an audit is labelled.
+const AUDIT_LABELS: [&str; 3] = ["audit", "", ""];
 
 /// What the verifier brought with it.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -61,6 +66,9 @@ pub(crate) struct Verified {
     device: String,
     /// The recipe that was replayed, where it is only the proof's own claim.
     pub(super) claimed_recipe: Option<Recipe>,
+    #[serde(flatten)]
+    pub(super) basis: Basis,
+    catches_one_segment: f64,
     catches_1_percent: f64,
     catches_10_percent: f64,
     audit_seed: Option<Digest>,
@@ -87,7 +95,7 @@ pub(crate) struct Verified {
 impl Verified {
     pub(super) fn new(report: Report, backend: Backend, opened: &Opened) -> Self {
         Self {
-            schema: "pol.verify/2",
+            schema: "pol.verify/3",
             backend: backend.name(),
             device: opened.name.clone(),
             claimed_recipe: None,
@@ -99,6 +107,8 @@ impl Verified {
             chain: vec![],
             priors: vec![],
             warning: None,
+            basis: Basis::default(),
+            catches_one_segment: report.catches_count(1),
             catches_1_percent: report.catches(0.01),
             catches_10_percent: report.catches(0.1),
             audit_seed: (report.selection)
@@ -111,6 +121,14 @@ impl Verified {
 
     fn is_exact(&self) -> bool {
         (self.report.comparison).is_none_or(|comparison| comparison == Comparison::Bits)
+    }
+
+    /// Names what was demanded, where it was not come to.
+    pub(super) fn name_policy(&mut self, policy: &Policy) {
+        if self.report.policy_digest.is_none() {
+            self.report.policy.clone_from(&policy.name);
+            self.report.policy_digest = Some(policy.digest());
+        }
     }
 
     pub(super) fn report(&self) -> &Report {
@@ -131,15 +149,7 @@ impl Verified {
         if let Some(commitment) = report.commitment {
             output::field("commitment", commitment.to_string());
         }
-        if let Some(recipe) = &self.claimed_recipe {
-            output::field(
-                "recipe",
-                format!(
-                    "{} on {}, {} steps, as the proof claims; hold it to yours with --recipe",
-                    recipe.model.name, recipe.data.name, recipe.steps
-                ),
-            );
-        }
+        self.basis.print(&report.policy);
         self.print_provenance();
         if !report.segments.is_empty() {
             output::field(
@@ -154,8 +164,15 @@ impl Verified {
                     self.verify_seconds
                 ),
             );
+            if let Some(comparison) = &report.comparison {
+                output::field("", describe_comparison(comparison));
+            }
             self.print_segments();
-            output::field("audit", self.describe_audit());
+            for (line, label) in (odds::describe(report).iter()).zip(AUDIT_LABELS) {
+                output::field(label, line);
+            }
+            self.print_limits();
+            self.basis.print_randomness(self.audit_seed);
         }
         for reason in &report.reasons {
             output::field("reason", reason.to_string());
@@ -220,27 +237,42 @@ impl Verified {
                 format!("{equal} equal bit for bit; the {MAX_ROWS} farthest:"),
             );
         }
-        output::line(
-            "   segment        steps  bits          l1          l2        linf      cosine  of movement   tolerance         ρ",
+        output::field(
+            "",
+            "l2 distance of each part of the state; what follows is of the parameters:",
         );
+        output::line(format!(
+            "{:>8} {:>15} {:<5}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>9}",
+            "segment",
+            "steps",
+            "bits",
+            "parameters",
+            "buffers",
+            "optimizer",
+            "linf",
+            "of moved",
+            "tolerance",
+            "ρ"
+        ));
         for segment in rows {
             let steps = format!("{}–{}", segment.first_step, segment.last_step);
-            let number = |value: Option<f64>| {
-                value.map_or_else(|| format!("{:>11}", "–"), |v| format!("{v:>11.3e}"))
+            let number = |value: Option<f64>| match value {
+                Some(value) => format!("{value:>10.2e}"),
+                None => format!("{:>10}", "–"),
             };
-            let distances = segment.parameters.map(|part| part.distances);
+            let l2 = |part: Option<PartReport>| number(part.map(|part| part.distances.l2));
             output::line(format!(
-                "{:>10} {steps:>12}  {:<5} {} {} {} {}  {} {} {}",
+                "{:>8} {steps:>15} {:<5}{}{}{}{}{}{}{}",
                 segment.index,
                 if segment.digests_equal {
                     "equal"
                 } else {
                     "–"
                 },
-                number(distances.map(|d| d.l1)),
-                number(distances.map(|d| d.l2)),
-                number(distances.map(|d| d.linf)),
-                number(distances.map(|d| d.cosine)),
+                l2(segment.parameters),
+                l2(segment.buffers),
+                l2(segment.optimizer),
+                number(segment.parameters.map(|part| part.distances.linf)),
                 number(segment.relative_to_movement),
                 number(segment.noise.as_ref().map(|noise| noise.tolerance_l2)),
                 rho(segment),
@@ -248,42 +280,51 @@ impl Verified {
         }
     }
 
-    fn describe_audit(&self) -> String {
-        let mut text = if self.report.selection.is_some_and(|selection| selection.all) {
-            "every segment was replayed".to_owned()
-        } else {
+    /// What the replays and the draw leave open.
+    fn print_limits(&self) {
+        let differs = |segment: &SegmentReport| !segment.digests_equal;
+        if !self.is_exact() && self.report.segments.iter().any(differs) {
+            output::field("", "a forgery below the tolerance is not seen");
+        }
+        if let Some(odds) = self.report.odds.filter(|_| self.offline_challenge) {
+            output::field("", describe_grinding(odds.of_count(1)));
+        }
+    }
+}
+
+fn describe_comparison(comparison: &Comparison) -> String {
+    match comparison {
+        Comparison::Bits => "compared bit for bit".to_owned(),
+        Comparison::Calibrated(_) => {
+            "compared bit for bit, or within the noise that this verifier measures".to_owned()
+        }
+        Comparison::Static { tolerance, parts } => {
+            let bounds = [
+                ("l1", tolerance.l1),
+                ("l2", tolerance.l2),
+                ("linf", tolerance.linf),
+                ("cosine", tolerance.cosine),
+                ("share of the movement", tolerance.relative),
+            ];
+            let bounds = bounds.into_iter();
+            let bounds = bounds.filter_map(|(name, bound)| Some(format!("{name} {:e}", bound?)));
+            let of = match parts {
+                Parts::All => "in every part",
+                Parts::Parameters => "of the parameters alone",
+            };
+            let bounds: Vec<String> = bounds.collect();
             format!(
-                "a forger of 1 % of the segments is met with probability {:.3}, of 10 % with {:.3}",
-                self.catches_1_percent, self.catches_10_percent
+                "compared within constant distances {of}: {}",
+                bounds.join(", ")
             )
-        };
-        if !self.is_exact()
-            && self
-                .report
-                .segments
-                .iter()
-                .any(|segment| !segment.digests_equal)
-        {
-            text += "; a forgery below the tolerance is not seen";
         }
-        let drawn = self.report.segments_selected;
-        match self.audit_seed {
-            _ if self.offline_challenge => {
-                text = format!(
-                    "{text}; {}",
-                    describe_grinding(self.report.segments_total, drawn)
-                );
-            }
-            Some(seed) => text += &format!("; --audit-seed {seed}"),
-            None => {}
-        }
-        text
     }
 }
 
 fn rho(segment: &SegmentReport) -> String {
     match &segment.noise {
-        Some(noise) if noise.rho < 1e9 => format!("{:>9.3}", noise.rho),
+        Some(noise) if noise.rho < 1e5 => format!("{:>9.1}", noise.rho),
+        Some(noise) if noise.rho < 1e9 => format!("{:>9.1e}", noise.rho),
         Some(_) => format!("{:>9}", "∞"),
         None => format!("{:>9}", "–"),
     }

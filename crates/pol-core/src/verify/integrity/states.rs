@@ -8,11 +8,12 @@ use std::thread;
 use crate::digest::Digest;
 use crate::manifest::{Manifest, Terms};
 use crate::object::{self, Layout, Limits, ReadStateError, WHOLE_EVERY, held_bytes};
-use crate::state::{EntryHeader, Part, STEP_ENTRY, State};
+use crate::state::{DType, Entry, EntryHeader, Part, STEP_ENTRY, State};
 use crate::store::{Item, Store};
 
 use super::super::distance::movement;
 use super::super::layout::{Layouts, state_fault};
+use super::super::outliers::{Moved, Stretch};
 use super::super::proof::Proof;
 use super::super::reason::Reason;
 use super::super::{Progress, Resources};
@@ -58,9 +59,9 @@ pub(super) fn check_objects(
         // If it cannot be read, that is found again, and said, in its turn.
         None => first_later.and_then(|first| object::layout_of(store, &first.state, limits).ok()),
     };
-    let parameters = measured.zip(layout.as_ref()).map(|(part, layout)| {
-        let of_parameters = |header: &EntryHeader| part(&header.name) == Part::Parameters;
-        layout.iter().map(of_parameters).collect()
+    let parts: Option<Vec<Part>> = measured.zip(layout.as_ref()).map(|(part, layout)| {
+        let part = |header: &EntryHeader| part(&header.name);
+        layout.iter().map(part).collect()
     });
     let threads = match &layout {
         Some(layout) => {
@@ -80,21 +81,38 @@ pub(super) fn check_objects(
             threads,
             memory: resources.allowed() / threads as u64,
         },
-        parameters,
+        parts,
         next: AtomicUsize::new(0),
         failed: AtomicU64::new(u64::MAX),
     };
     let outcome = pass.run(threads, progress)?;
+    let distance = match (&pass.parts, &outcome.last) {
+        (Some(parts), Some(last)) => {
+            let name = manifest.checkpoints[0].state;
+            let first = pass.read(0, &name, None);
+            moved(
+                parts,
+                &first.map_err(|error| pass.fault(0, 0, error))?,
+                last,
+            )
+            .parameters
+        }
+        _ => None,
+    };
     let mut known = Known {
-        later_layout: layout,
+        later_layout: layout.clone(),
         first_layout: layouts.map(|layouts| layouts.first.to_vec()),
+        stretches: stretches(&manifest.claim.terms, &outcome.movements),
+        distance,
         ..Known::default()
     };
     for (index, checkpoint) in (0u64..).zip(&manifest.checkpoints) {
         let checkpoint = KnownCheckpoint {
             checkpoint: checkpoint.clone(),
             kept: false,
-            movement: outcome.movements.get(&index).copied(),
+            movement: (outcome.movements.get(&index))
+                .filter(|(from, _)| from + 1 == index)
+                .and_then(|(_, moved)| moved.parameters),
         };
         known.checkpoints.insert(index, checkpoint);
     }
@@ -118,17 +136,28 @@ struct Pass<'a> {
     layout: Option<&'a [EntryHeader]>,
     /// What one thread may take.
     resources: Resources,
-    /// For each entry of the layout, whether it is a parameter; only where movements are measured.
-    parameters: Option<Vec<bool>>,
+    /// What each entry of the layout belongs to; only where movements are measured.
+    parts: Option<Vec<Part>>,
     /// The next run of kept states that nobody works on.
     next: AtomicUsize,
     /// The first checkpoint known to be at fault: nothing after it needs to be looked at.
     failed: AtomicU64,
 }
 
+/// The stretches between neighbouring kept states, by the checkpoints that end them.
+fn stretches(terms: &Terms, movements: &BTreeMap<u64, (u64, Moved)>) -> Vec<Stretch> {
+    let stretch = |(&end, &(from, moved)): (&u64, &(u64, Moved))| Stretch {
+        segments: from..end,
+        steps: terms.segment_steps(end - 1).1 - terms.segment_steps(from).0,
+        moved,
+    };
+    movements.iter().map(stretch).collect()
+}
+
 #[derive(Default)]
 struct Outcome {
-    movements: BTreeMap<u64, f64>,
+    /// By the checkpoint at the end: the one of the kept state before, and how far it is from there.
+    movements: BTreeMap<u64, (u64, Moved)>,
     last: Option<State>,
 }
 
@@ -136,7 +165,7 @@ enum Message {
     /// A state is whole. The final one comes along.
     Checked {
         index: u64,
-        movement: Option<f64>,
+        movement: Option<(u64, Moved)>,
         last: Option<State>,
     },
     Failed(u64, Fault),
@@ -210,7 +239,7 @@ impl Pass<'_> {
         let last_kept = checkpoints.len() as u64 - 1;
         let end = (first + WHOLE_EVERY).min(self.kept.len());
         let mut before: Option<(u64, State)> = None;
-        if self.parameters.is_some() && first > 0 {
+        if self.parts.is_some() && first > 0 {
             let index = self.kept[first - 1];
             let state = self.read(index, &name(index), None);
             let state = state.map_err(|error| (index, self.fault(index, step(index), error)));
@@ -227,7 +256,7 @@ impl Pass<'_> {
             let state = state.map_err(|error| at_fault(self.fault(index, step(index), error)))?;
             let checked = check_state(step(index), &state);
             checked.map_err(|reason| at_fault(reason.into()))?;
-            let movement = self.movement(before.as_ref(), index, &state);
+            let movement = self.movement(before.as_ref(), &state);
             let last = (index == last_kept).then(|| state.clone());
             before = Some((index, state));
             let _ = send.send(Message::Checked {
@@ -285,13 +314,29 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn movement(&self, before: Option<&(u64, State)>, index: u64, state: &State) -> Option<f64> {
-        let parameters = self.parameters.as_ref()?;
-        let (_, before) = before.filter(|(at, _)| at + 1 == index)?;
-        let entries = (state.entries().iter().zip(parameters)).filter(|(_, taken)| **taken);
-        let pairs = entries.filter_map(|(entry, _)| Some((before.entry(entry.name())?, entry)));
-        movement(pairs)
+    fn movement(&self, before: Option<&(u64, State)>, state: &State) -> Option<(u64, Moved)> {
+        let parts = self.parts.as_ref()?;
+        let (from, before) = before?;
+        Some((*from, moved(parts, before, state)))
     }
+}
+
+/// How far two states are apart; `parts` are those of the later one's entries.
+fn moved(parts: &[Part], before: &State, state: &State) -> Moved {
+    let of = |part: Part, counts: fn(&Entry) -> bool| {
+        let entries = state.entries().iter().zip(parts);
+        let entries = entries.filter(move |(entry, found)| **found == part && counts(entry));
+        movement(entries.filter_map(|(entry, _)| Some((before.entry(entry.name())?, entry))))
+    };
+    Moved {
+        parameters: of(Part::Parameters, |_| true),
+        optimizer: of(Part::Optimizer, is_float),
+    }
+}
+
+fn is_float(entry: &Entry) -> bool {
+    use DType::{BF16, F16, F32, F64};
+    matches!(entry.header.dtype, F64 | F32 | F16 | BF16)
 }
 
 /// The checks of one state's values.
