@@ -3,6 +3,7 @@
 
 use crate::object::{Layout, ObjectError, ReadStateError};
 use crate::state::EntryHeader;
+use crate::store::Item;
 
 use super::integrity::{Fault, object_fault};
 use super::reason::Reason;
@@ -28,11 +29,11 @@ impl<'l> Layouts<'l> {
 
 /// Who is to blame for the state at a step that cannot be had; it had to have the tensors of `expected`.
 pub(super) fn state_fault(step: u64, expected: Layout<'_>, error: ReadStateError) -> Fault {
-    let found = match error {
+    let (name, found) = match error {
         ReadStateError::Object {
+            name,
             source: ObjectError::OtherLayout(found),
-            ..
-        } => found,
+        } => (name, found),
         error => return object_fault(error),
     };
     let problem = match expected {
@@ -43,7 +44,8 @@ pub(super) fn state_fault(step: u64, expected: Layout<'_>, error: ReadStateError
     };
     Reason::UnfitState {
         place: format!("the state at step {step}"),
-        problem,
+        // It was not hashed: the object may be another's.
+        problem: format!("{problem}, as {} says", Item::Object(name).path()),
     }
     .into()
 }
