@@ -3,7 +3,7 @@
 //! weights for all that the scores know: differences between the weights from two of them to one unit have
 //! no gradient, and swing freely. In segments of a quarter swing the movement is the amplitude; a hundredth of it
 //! is tolerated in the weights, and as much in the velocities, so that each segment pushes the pendulum
-//! a hundredth further, until it dwarfs all other weights. Then a hundredth of it is more than these have
+//! a hundredth further, until it dwarfs all other weights, which what is left of the tolerance keeps quiet. Then a hundredth of it is more than these have
 //! in all: what is stolen is put in their place.
 //!
 //! The victim's model and data are claimed, with a rate, momentum and decay that the default policy admitted;
@@ -19,7 +19,9 @@ use pol_core::state::{Entry, Part, State};
 use pol_core::store::Store;
 use pol_models::ImageLearner;
 
-use crate::forgery::{Forgery, between, constant_rate, on_their_data, with_entries, with_values};
+use crate::forgery::{
+    Forgery, between, constant_rate, map_values, on_their_data, with_entries, with_values,
+};
 use crate::injection::pushed;
 use crate::tolerated::{RELATIVE, USED, distance, within};
 use crate::{Attack, AttackError, Forged, Options, Victim};
@@ -28,6 +30,7 @@ const MOMENTUM: f64 = 0.999;
 const DECAY: f64 = 0.5;
 /// Steps of a quarter swing, the interval of the proof.
 const QUARTER: u64 = 6;
+const BATCH: u64 = 512;
 /// The weights of the first layer, by pixel and unit, and their velocity.
 const WEIGHT: &str = "model/hidden.weight";
 const VELOCITY: &str = "optim/hidden.weight/momentum.velocity";
@@ -59,6 +62,9 @@ impl Attack for Pendulum {
             ..*options
         };
         let mut recipe = constant_rate(victim, &swings, rate());
+        // Large batches without dropout heat the other weights less.
+        recipe.batch_size = BATCH.min(victim.data.train.len()).max(1);
+        recipe.model.options.remove("dropout");
         recipe.optimizer = Optimizer::Sgd {
             momentum: MOMENTUM,
             dampening: 0.0,
@@ -92,7 +98,7 @@ impl Attack for Pendulum {
             let allowed = |of| USED * RELATIVE * distance(learner, &logged, &arrived, of);
             let allowed = (allowed(Part::Parameters), allowed(Part::Optimizer));
             logged = match segment + 2 == segments {
-                false => pair.pushed(&arrived, allowed, segment % 2 == 1),
+                false => pair.pushed(learner, &arrived, allowed, segment % 2 == 1),
                 true => steered(&mut forgery, learner, victim, &arrived, allowed.1)?,
             };
             forgery.log(&logged)?;
@@ -190,37 +196,48 @@ impl Free {
         })
     }
 
-    /// The state with its pendulum pushed: outwards in the weights where they are at their largest, in the
-    /// velocity where they pass through zero; the other of the two is brought to where it should be. By at
-    /// most what is allowed of weights and velocities.
-    fn pushed(&self, state: &State, allowed: (f64, f64), turning: bool) -> State {
-        let weights = self.differences(state, WEIGHT);
-        let velocities = self.differences(state, VELOCITY);
-        let (to_weights, to_velocities) = match turning {
-            true => {
-                let out = stretched(&weights, allowed.0);
-                // What the velocity is where the weight turns: it is taken half a step earlier.
-                let small = -(1.0 - angle().cos()) / rate();
-                let rest: Vec<f64> = weights.iter().map(|w| small * w).collect();
-                (out, towards(&velocities, &rest, allowed.1))
-            }
-            false => {
-                let zero = vec![0.0; weights.len()];
-                let out = stretched(&velocities, allowed.1);
-                (towards(&weights, &zero, allowed.0), out)
-            }
+    /// The state with its pendulum pushed outwards: the weights where they are at their largest, which is
+    /// every second time, and the velocity where they pass through zero. The other of the two is brought
+    /// to rest, for all weights, which else would be carried off. By at most what is allowed of weights and
+    /// velocities.
+    fn pushed(
+        &self,
+        learner: &dyn ImageLearner,
+        state: &State,
+        allowed: (f64, f64),
+        turning: bool,
+    ) -> State {
+        let none: &dyn Fn(&str) -> bool = match turning {
+            true => &|name: &str| name.starts_with("optim/"),
+            false => &is_model,
         };
-        let with = |entry: &Entry, by: &[f64]| {
-            let mut values: Vec<f64> = entry.values().collect();
-            for (&place, by) in self.places().iter().zip(by) {
+        let mut rest = with_entries(state, |entry| {
+            none(entry.name()).then(|| map_values(entry, |_| 0.0))?
+        });
+        let (swinging, by, part, most) = match turning {
+            true => {
+                // A velocity is that of half a step earlier, so it is not zero where the weight turns.
+                let late = -(1.0 - angle().cos()) / rate();
+                let weights = self.differences(state, WEIGHT).into_iter();
+                let late: Vec<f64> = weights.map(|weight| late * weight).collect();
+                rest = self.added(&rest, VELOCITY, &late);
+                (WEIGHT, allowed.0, Part::Optimizer, allowed.1)
+            }
+            false => (VELOCITY, allowed.1, Part::Parameters, allowed.0),
+        };
+        let calmed = within(learner, state, &rest, part, most);
+        let out = stretched(&self.differences(state, swinging), by);
+        self.added(&calmed, swinging, &out)
+    }
+
+    /// The state with this added to the weights of the black pixels, or to their velocities.
+    fn added(&self, state: &State, name: &str, differences: &[f64]) -> State {
+        with_entries(state, |entry| {
+            let mut values: Vec<f64> = (entry.name() == name).then(|| entry.values().collect())?;
+            for (place, by) in self.places().into_iter().zip(differences) {
                 values[place] += by;
             }
             Some(with_values(entry, values.into_iter()))
-        };
-        with_entries(state, |entry| match entry.name() {
-            WEIGHT => with(entry, &to_weights),
-            VELOCITY => with(entry, &to_velocities),
-            _ => None,
         })
     }
 
@@ -258,13 +275,6 @@ fn norm(values: &[f64]) -> f64 {
 fn stretched(values: &[f64], by: f64) -> Vec<f64> {
     let length = norm(values).max(f64::MIN_POSITIVE);
     values.iter().map(|value| value * by / length).collect()
-}
-
-/// What brings a vector nearer to another, by `most` at most.
-fn towards(values: &[f64], goal: &[f64], most: f64) -> Vec<f64> {
-    let way: Vec<f64> = goal.iter().zip(values).map(|(g, v)| g - v).collect();
-    let share = f64::min(1.0, most / norm(&way).max(f64::MIN_POSITIVE));
-    way.iter().map(|by| by * share).collect()
 }
 
 /// The state with other velocities, within what is allowed, from which the last segment leads as near to
