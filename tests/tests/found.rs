@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use burn::tensor::Device;
-use pol_attacks::{Attack, AttackError, Options};
+use pol_attacks::{AttackError, Options};
 use pol_core::digest::tagged;
 use pol_core::policy::{Comparison, Parts, Policy};
 use pol_core::random::Seed;

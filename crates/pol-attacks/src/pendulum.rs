@@ -1,10 +1,10 @@
 //! Weights that swing. With momentum μ near one and weight decay λ every weight is a pendulum: it swings
 //! through zero and back, and loses half a thousandth a step. Pixels that are black in all records have equal
 //! weights for all that the scores know: differences between the weights from two of them to one unit have
-//! no gradient, and swing freely. In segments of a quarter swing the movement is the amplitude; a hundredth of it
-//! is tolerated in the weights, and as much in the velocities, so that each segment pushes the pendulum
-//! a hundredth further, until it dwarfs all other weights, which what is left of the tolerance keeps quiet. Then a hundredth of it is more than these have
-//! in all: what is stolen is put in their place.
+//! no gradient, and swing freely. In segments of a quarter swing the movement is the amplitude; a hundredth of
+//! it is tolerated in the weights, and as much in the velocities, so that each segment pushes the pendulum
+//! a hundredth further, until it dwarfs all other weights, which what is left of the tolerance keeps quiet.
+//! Then a hundredth of it is more than these have in all: what is stolen is put in their place.
 //!
 //! The victim's model and data are claimed, with a rate, momentum and decay that the default policy admitted;
 //! start and batches are derived, and the last state's model is the stolen one.
@@ -58,7 +58,7 @@ impl Attack for Pendulum {
     fn claimed(&self, victim: &Victim<'_>, options: &Options) -> Recipe {
         let swings = Options {
             interval: QUARTER,
-            segments: quarters(victim),
+            segments: quarters(),
             ..*options
         };
         let mut recipe = constant_rate(victim, &swings, rate());
@@ -140,18 +140,13 @@ fn reach(steps: u64) -> f64 {
     -weight
 }
 
-/// Segments until a hundredth of the pendulum is as much as the stolen model: an odd number, so that it
-/// passes through zero at the end.
-fn quarters(victim: &Victim<'_>) -> u64 {
-    let model = victim.stolen.entries().iter();
-    let model = model.filter(|entry| is_model(entry.name()));
-    let stolen: Vec<f64> = model.flat_map(Entry::values).collect();
-    let wanted = norm(&stolen) / (USED * RELATIVE);
-    let first = Free::of(victim).map_or(1.0, |pair| pair.expected);
+/// Segments until a hundredth of the pendulum is as much as the stolen model. At first all weights swing, and
+/// pay for it, so that it soon is as long as all of them together were. An odd number, so that it passes
+/// through zero at the end.
+fn quarters() -> u64 {
     let growth = (1.0 + USED * RELATIVE) * MOMENTUM.powf(QUARTER as f64 / 2.0);
-    let segments = f64::max(1.0, (wanted / first).ln() / growth.ln());
-    // At most as many as there is any sense in.
-    (segments.min(4000.0) as u64) | 1
+    let segments = -(USED * RELATIVE).ln() / growth.ln();
+    segments as u64 | 1
 }
 
 /// Weights whose differences have no gradient.
@@ -159,8 +154,6 @@ struct Free {
     /// Pixels that are black in all records.
     black: Vec<usize>,
     units: usize,
-    /// The norm of their differences that an initial state is expected to have.
-    expected: f64,
 }
 
 impl Free {
@@ -186,14 +179,7 @@ impl Free {
         if black.len() < 2 {
             return refuse("fewer than two pixels are black in all records");
         }
-        let free = (black.len() - 1) * units;
-        // He et al.: the variance is 2 / fan-in.
-        let expected = (free as f64 * 2.0 / pixels as f64).sqrt();
-        Ok(Self {
-            black,
-            units,
-            expected,
-        })
+        Ok(Self { black, units })
     }
 
     /// The state with its pendulum pushed outwards: the weights where they are at their largest, which is

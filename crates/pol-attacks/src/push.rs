@@ -2,9 +2,9 @@
 //! multiple of the noise that the verifier measures, whoever can make replays noisy is tolerated more: short
 //! intervals, small batches and high rates leave a training in which rounding is carried nearly as far as
 //! learning. The forger disturbs replays as a verifier would and pushes by twelve times the least
-//! noise among them, which stays below sixteen times the most that the verifier will find; or by a hundredth of
-//! the movement, if that is more. The next segment is trained honestly from
-//! there, so that pushes add up.
+//! noise among them, which stays below sixteen times the most that the verifier will find; or by
+//! a hundredth of the movement, if that is more. The next segment is trained honestly from there, so that
+//! pushes add up.
 //!
 //! Nothing but the parameters is pushed; the end is no stolen model, only nearer to one than training led.
 //! Cause: a tolerance that grows with noise, which the prover's choice of interval and batch makes.
