@@ -36,9 +36,9 @@ fn recipe(model: Component, optimizer: Optimizer, rate: f64, steps: u64) -> Reci
     }
 }
 
-fn perceptron(optimizer: Optimizer, rate: f64, steps: u64) -> Recipe {
+fn perceptron(units: i64, optimizer: Optimizer, rate: f64, steps: u64) -> Recipe {
     let mut model = Component::new("mlp");
-    let hidden = Value::Int(16);
+    let hidden = Value::Int(units);
     model.options.insert("hidden".to_owned(), hidden);
     recipe(model, optimizer, rate, steps)
 }
@@ -57,8 +57,13 @@ const ADAM: Optimizer = Optimizer::Adam {
     weight_decay: 0.0,
 };
 
-/// A perceptron trained by Adam.
-static BY_ADAM: LazyLock<Published> = LazyLock::new(|| publish(perceptron(ADAM, 1e-3, 230)));
+/// The shipped `digits-mlp`: Adam, and dropout. An interval of 58 leaves a last segment of ten steps.
+static BY_ADAM: LazyLock<Published> = LazyLock::new(|| {
+    let mut recipe = perceptron(128, ADAM, 1e-3, 880);
+    let dropout = Value::Float(0.2);
+    recipe.model.options.insert("dropout".to_owned(), dropout);
+    publish(recipe)
+});
 
 /// LeNet-5 trained by SGD.
 static LENET: LazyLock<Published> =
@@ -109,19 +114,19 @@ fn judge_quickly(case: &Case) -> Report {
 
 #[test]
 fn step_counters_pay_for_moments_only_where_they_are_in_one_sum() {
-    let case = forge(&BY_ADAM, &pol_attacks::Counters, options(20, 0));
+    let case = forge(&BY_ADAM, &pol_attacks::Counters, options(58, 0));
     assert!(case.claimed == BY_ADAM.manifest.claim.terms.recipe);
     evades(&judge(&case, relative()));
     // The recipe is the victim's: no bound stands in the way.
     caught(&judge(&case, shipped("calibrated")), "tolerance");
     caught(&judge_quickly(&case), "tolerance");
-    let none = try_forge(&LENET, &pol_attacks::Counters, options(20, 0)).map(|_| ());
+    let none = try_forge(&LENET, &pol_attacks::Counters, options(58, 0)).map(|_| ());
     assert!(matches!(none, Err(AttackError::NotApplicable(_))));
 }
 
 #[test]
 fn a_swinging_weight_pays_for_a_stolen_model_only_in_units_of_movement() {
-    let victim = publish(perceptron(SGD, 0.05, 44));
+    let victim = publish(perceptron(16, SGD, 0.05, 44));
     let case = forge(&victim, &pol_attacks::Pendulum, options(0, 0));
     evades(&judge(&case, relative()));
     caught(&judge(&case, shipped("calibrated")), "bounds");
