@@ -1,7 +1,8 @@
-//! What the tests share: a toy training of two parameters that runs in microseconds, and the
-//! forger's side of a proof.
+//! What the tests share: a toy training of two parameters that runs in microseconds, the forger's side of
+//! a proof, and forgeries with their verdicts.
 
 pub mod forge;
+pub mod forgeries;
 pub mod toy;
 
 use burn::tensor::Device;

@@ -2,29 +2,24 @@
 //! working evade, and against this verifier's default, which none does. Small models on the digits, on
 //! the CPU.
 
-use std::ops::ControlFlow;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use burn::tensor::Device;
-use pol_attacks::{Access, Attack, AttackError, Forged, Options, Victim};
+use pol_attacks::{Access, Attack, AttackError, Options};
 use pol_core::audit::{Challenge, Draw, PublicCommitment, open};
 use pol_core::digest::tagged;
 use pol_core::learner::LearnerError;
-use pol_core::manifest::Manifest;
 use pol_core::policy::{Bounds, Policy, StartRule};
 use pol_core::random::Seed;
 use pol_core::recipe::{
     Component, Decay, LearningRate, Numerics, Optimizer, Profile, Recipe, Value,
 };
 use pol_core::records::Records;
-use pol_core::state::State;
-use pol_core::store::MemoryStore;
-use pol_core::training::{Outcome, Training};
-use pol_core::verify::{Report, Verdict, Verifier, final_state};
-use pol_models::dataset::{Dataset, DatasetName};
+use pol_core::verify::{Report, Verdict, Verifier};
 use pol_models::image_learner;
-
-static DIGITS: LazyLock<Dataset> = LazyLock::new(|| DatasetName::Digits.load("".as_ref()).unwrap());
+use pol_tests::forgeries::{
+    DIGITS, Published, forge, judge, publish, shipped, try_forge, unbounded, verifier,
+};
 
 fn recipe() -> Recipe {
     Recipe {
@@ -47,32 +42,6 @@ fn recipe() -> Recipe {
     }
 }
 
-/// An honest training, published.
-struct Published {
-    manifest: Box<Manifest>,
-    proof: Arc<MemoryStore>,
-    stolen: State,
-}
-
-fn publish(recipe: Recipe) -> Published {
-    let proof = Arc::new(MemoryStore::new());
-    let mut learner = image_learner(&recipe, &Device::flex()).unwrap();
-    let training = Training::new(recipe, &DIGITS.train, 0, 11);
-    let outcome = training.run(learner.as_mut(), Arc::clone(&proof) as _, |_, _| {
-        ControlFlow::Continue(())
-    });
-    let manifest = match outcome.unwrap() {
-        Outcome::Sealed(manifest) => manifest,
-        Outcome::Interrupted { .. } => unreachable!(),
-    };
-    let (_, stolen) = final_state(proof.as_ref()).unwrap();
-    Published {
-        manifest,
-        proof,
-        stolen,
-    }
-}
-
 /// LeNet-5 with stock numerics.
 static LENET: LazyLock<Published> = LazyLock::new(|| publish(recipe()));
 
@@ -83,79 +52,6 @@ static EXACT: LazyLock<Published> = LazyLock::new(|| {
         ..recipe()
     })
 });
-
-/// A forged proof, and what it is about.
-struct Case {
-    store: MemoryStore,
-    claimed: Recipe,
-    made: Forged,
-}
-
-impl Case {
-    fn figure(&self, name: &str) -> f64 {
-        let figure = self.made.figures.iter().find(|figure| figure.name == name);
-        figure.unwrap().value
-    }
-}
-
-fn try_forge(from: &Published, attack: &dyn Attack, options: Options) -> Result<Case, AttackError> {
-    let victim = Victim {
-        terms: &from.manifest.claim.terms,
-        proof: from.proof.as_ref(),
-        stolen: &from.stolen,
-        data: &DIGITS,
-    };
-    let claimed = attack.claimed(&victim, &options);
-    let mut learner = image_learner(&claimed, &Device::flex()).unwrap();
-    let store = MemoryStore::new();
-    let made = attack.forge(&victim, &options, learner.as_mut(), &store)?;
-    Ok(Case {
-        store,
-        claimed,
-        made,
-    })
-}
-
-/// Forges a proof that ends in the stolen model.
-fn forge(from: &Published, attack: &dyn Attack, options: Options) -> Case {
-    let case = try_forge(from, attack, options).unwrap();
-    let (_, forged_state) = final_state(&case.store).unwrap();
-    let root = pol_core::model_file::root;
-    assert_eq!(
-        root(&forged_state),
-        root(&from.stolen),
-        "the forgery is of that model"
-    );
-    case
-}
-
-fn verifier(case: &Case) -> Verifier<'_> {
-    // Records that a forger made are judged as an audit would that sees no others.
-    Verifier::new(match &case.made.records {
-        Some(records) => records,
-        None => &DIGITS.train,
-    })
-}
-
-fn judge(case: &Case, policy: Policy) -> Report {
-    let mut learner = image_learner(&case.claimed, &Device::flex()).unwrap();
-    verifier(case)
-        .policy(policy, Seed::from_digest(tagged("verifier", &[])))
-        .verify(&case.store, learner.as_mut(), |_| {})
-        .unwrap()
-}
-
-fn shipped(name: &str) -> Policy {
-    Policy::shipped(name).unwrap()
-}
-
-/// The default without its bounds.
-fn unbounded() -> Policy {
-    Policy {
-        bounds: Bounds::default(),
-        ..shipped("calibrated")
-    }
-}
 
 /// The default's comparison alone, without its bounds and whatever the start.
 fn comparison_alone() -> Policy {

@@ -99,7 +99,7 @@ impl Attack for Injection {
 }
 
 /// The state with each velocity changed so as to end where `wanted` is rather than at `arrived`.
-fn pushed(state: &State, arrived: &State, wanted: &State, reach: f64) -> State {
+pub(crate) fn pushed(state: &State, arrived: &State, wanted: &State, reach: f64) -> State {
     with_entries(state, |entry| {
         let path = entry.name().strip_prefix("optim/")?;
         let (path, _field) = path.split_once('/')?;

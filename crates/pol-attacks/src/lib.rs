@@ -1,5 +1,5 @@
-//! Published forgeries of proofs of learning, written against the public interface only: a forger
-//! has a stolen model, a published proof and some data, writes a proof as anybody would, and is judged
+//! Forgeries of proofs of learning, published ones and those found on this program, written against the
+//! public interface only: a forger has a stolen model, a published proof and some data, writes a proof as anybody would, and is judged
 //! by the same verifier.
 //!
 //! Each attack has a file of its own that names its source; [`ALL`] lists them. What an attack costs
@@ -9,15 +9,18 @@ mod augmentation_swap;
 mod blindfold;
 mod buffer_swap;
 mod copy;
+mod counters;
 mod data_forging;
 mod elided_data;
 pub mod forgery;
+mod forgetting;
 mod grinding;
 mod high_noise;
 mod infinitesimal;
 mod injection;
 mod joint;
 mod label_swap;
+mod last_segment;
 mod lazy;
 pub mod matching;
 mod mix;
@@ -26,23 +29,29 @@ mod nan_states;
 mod near_zero;
 mod one_step_jump;
 mod order_swap;
+mod pendulum;
+mod push;
 mod rate_override;
 mod splice;
 mod start;
 mod steering;
+pub mod tolerated;
 
 pub use augmentation_swap::AugmentationSwap;
 pub use blindfold::Blindfold;
 pub use buffer_swap::BufferSwap;
 pub use copy::Copied;
+pub use counters::Counters;
 pub use data_forging::DataForging;
 pub use elided_data::{ElidedData, abbreviated};
+pub use forgetting::Forgetting;
 pub use grinding::Grinding;
 pub use high_noise::HighNoise;
 pub use infinitesimal::Infinitesimal;
 pub use injection::Injection;
 pub use joint::Joint;
 pub use label_swap::LabelSwap;
+pub use last_segment::LastSegment;
 pub use lazy::Lazy;
 pub use mix::Mix;
 pub use model_swap::ModelSwap;
@@ -50,6 +59,8 @@ pub use nan_states::NanStates;
 pub use near_zero::NearZero;
 pub use one_step_jump::OneStepJump;
 pub use order_swap::OrderSwap;
+pub use pendulum::Pendulum;
+pub use push::Push;
 pub use rate_override::RateOverride;
 pub use splice::Splice;
 pub use start::smallest_p;
@@ -250,7 +261,7 @@ pub trait Attack: Sync {
 }
 
 /// Every attack.
-pub const ALL: [&dyn Attack; 21] = [
+pub const ALL: [&dyn Attack; 26] = [
     &OneStepJump,
     &NearZero,
     &Joint,
@@ -272,6 +283,11 @@ pub const ALL: [&dyn Attack; 21] = [
     &Copied,
     &Grinding,
     &DataForging,
+    &Counters,
+    &Pendulum,
+    &Forgetting,
+    &LastSegment,
+    &Push,
 ];
 
 /// The attack of this name.

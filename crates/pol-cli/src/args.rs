@@ -50,7 +50,7 @@ pub(crate) enum Command {
     AuditPlan(AuditPlanArgs),
     /// Measure what interval and tolerance a recipe can be verified with on stock kernels.
     Calibrate(CalibrateArgs),
-    /// Forge a proof by a published attack, to see what a policy is worth; `list` names them.
+    /// Forge a proof by an attack, to see what a policy is worth; `list` names them.
     Attack(AttackArgs),
     /// Run an experiment from a recipe: raw rows, and a summary.
     Measure(MeasureArgs),

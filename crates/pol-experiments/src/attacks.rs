@@ -189,7 +189,7 @@ fn applicable<'p>(
     interval: u64,
 ) -> impl Iterator<Item = &'p AttackPlan> {
     plan.attacks.iter().filter(move |attack| {
-        attack.interval.is_none_or(|only| only == interval) && training.is_tried(&attack.name)
+        attack.interval.is_none_or(|only| only == interval) && training.is_tried(attack)
     })
 }
 

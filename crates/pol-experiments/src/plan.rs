@@ -231,6 +231,7 @@ pub(crate) struct Resolved {
     pub(crate) name: String,
     pub(crate) recipe: Recipe,
     pub(crate) data: Dataset,
+    shipped: String,
     only: Vec<String>,
 }
 
@@ -240,9 +241,11 @@ impl Resolved {
         !self.only.is_empty()
     }
 
-    /// Whether a forgery of this name is to be tried.
-    pub(crate) fn is_tried(&self, attack: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only == attack)
+    /// Whether a forgery is to be tried.
+    pub(crate) fn is_tried(&self, attack: &AttackPlan) -> bool {
+        let is_listed = self.only.is_empty() || self.only.contains(&attack.name);
+        let recipe = attack.recipe.as_ref();
+        is_listed && recipe.is_none_or(|only| *only == self.shipped)
     }
 }
 
@@ -273,6 +276,7 @@ impl TrainingPlan {
             name: format!("{} on {}", recipe.model.name, recipe.data.name),
             recipe,
             data,
+            shipped: self.recipe.clone(),
             only: self.only.clone(),
         })
     }
@@ -340,6 +344,8 @@ pub(crate) struct Attacks {
 #[serde(deny_unknown_fields)]
 pub(crate) struct AttackPlan {
     pub(crate) name: String,
+    /// Only against trainings by this shipped recipe.
+    pub(crate) recipe: Option<String>,
     /// Only at this k.
     pub(crate) interval: Option<u64>,
     pub(crate) segments: Option<u64>,

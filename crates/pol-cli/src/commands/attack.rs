@@ -1,4 +1,4 @@
-//! `pol attack`: published forgeries, to see what a policy is worth.
+//! `pol attack`: forgeries, to see what a policy is worth.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
