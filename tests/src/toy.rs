@@ -123,7 +123,7 @@ impl Learner for Toy {
             Entry::f64(RATE_ENTRY, self.rate),
         ];
         if let Some(v) = self.v {
-            entries.push(Entry::f32("optim/w/velocity", vec![2], &v));
+            entries.push(Entry::f32("optim/w/momentum.velocity", vec![2], &v));
         }
         State::new(entries).map_err(|error| unfit(&error.to_string()))
     }
@@ -137,7 +137,7 @@ impl Learner for Toy {
             return Err(unfit("the learning rate is not the recipe's"));
         }
         self.w = pair("model/w").ok_or_else(|| unfit("`model/w` is missing"))?;
-        self.v = pair("optim/w/velocity");
+        self.v = pair("optim/w/momentum.velocity");
         self.mean = floats("model/mean")
             .and_then(|v| v.first().copied())
             .ok_or_else(|| unfit("`model/mean` is missing"))?;

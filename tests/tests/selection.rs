@@ -74,7 +74,9 @@ impl Learner for Injecting {
         }
         let state = self.0.capture()?;
         let entries = state.entries().iter().map(|entry| match entry.name() {
-            "optim/w/velocity" => Entry::f32("optim/w/velocity", vec![2], &[-300.0, 0.0]),
+            "optim/w/momentum.velocity" => {
+                Entry::f32("optim/w/momentum.velocity", vec![2], &[-300.0, 0.0])
+            }
             _ => entry.clone(),
         });
         self.0.restore(&State::new(entries.collect()).unwrap())

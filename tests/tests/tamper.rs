@@ -234,8 +234,8 @@ fn an_altered_parameter_buffer_or_momentum_is_found_by_replay() {
     for (entry, index) in [
         ("model/w", 2),
         ("model/mean", 2),
-        ("optim/w/velocity", 1),
-        ("optim/w/velocity", 4),
+        ("optim/w/momentum.velocity", 1),
+        ("optim/w/momentum.velocity", 4),
     ] {
         let store = resealed(|f| f.alter(index, entry, |e| e.bytes[1] ^= 1));
         rejected(
@@ -251,7 +251,7 @@ fn an_altered_state_is_beyond_a_tolerance_in_each_part() {
     for (entry, part) in [
         ("model/w", "parameters"),
         ("model/mean", "buffers"),
-        ("optim/w/velocity", "optimizer"),
+        ("optim/w/momentum.velocity", "optimizer"),
     ] {
         let store = resealed(|f| {
             f.alter(2, entry, |e| {
@@ -277,7 +277,7 @@ fn nan_and_infinity_are_rejected_wherever_they_are() {
     for (value, entry) in [
         (f32::NAN, "model/w"),
         (f32::INFINITY, "model/mean"),
-        (f32::NEG_INFINITY, "optim/w/velocity"),
+        (f32::NEG_INFINITY, "optim/w/momentum.velocity"),
     ] {
         let store = resealed(|f| {
             // In every state from here on, so that even a replay would give NaN again.
@@ -315,14 +315,16 @@ fn a_wrong_counter_or_learning_rate_in_a_state_is_rejected() {
 fn tensors_that_the_training_has_not_are_rejected() {
     let renamed = resealed(|f| {
         for index in 1..f.states.len() {
-            f.alter(index, "optim/w/velocity", |e| {
+            f.alter(index, "optim/w/momentum.velocity", |e| {
                 e.header.name = "optim/w/momentum".into()
             });
         }
     });
-    rejected(&toy::verify(&renamed), &["optim/w/velocity"]);
+    rejected(&toy::verify(&renamed), &["optim/w/momentum.velocity"]);
     let reshaped = resealed(|f| {
-        f.alter(2, "optim/w/velocity", |e| e.header.shape = vec![2, 1]);
+        f.alter(2, "optim/w/momentum.velocity", |e| {
+            e.header.shape = vec![2, 1]
+        });
     });
     rejected(&toy::verify(&reshaped), &["step 10"]);
 }

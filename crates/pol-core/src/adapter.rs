@@ -21,3 +21,14 @@ pub use optimizer::PathOptimizer;
 pub use pol_learner::{PolLearner, StepOutput, Task};
 #[cfg(feature = "train")]
 pub use strategy::{PolStrategy, Proved, TrainStepTask};
+
+/// The entries of a module and of what its optimizer keeps.
+#[cfg(all(test, feature = "flex"))]
+pub(crate) fn capture_for_tests<M: burn::module::Module>(
+    module: &M,
+    optimizer: &PathOptimizer,
+    entries: &mut Vec<crate::state::Entry>,
+) {
+    capture::capture_module(module, entries).unwrap();
+    optimizer.capture(entries).unwrap();
+}

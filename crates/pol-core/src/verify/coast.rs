@@ -67,6 +67,24 @@ pub(super) fn coast(
     }
 }
 
+/// Whether all that the optimizer keeps in `state` is what [`coast`] goes by. An update rule that keeps
+/// something else may move the model in ways that are not known here.
+pub(super) fn knows(recipe: &Recipe, state: &State) -> bool {
+    let fields: &[&str] = match recipe.optimizer {
+        Optimizer::Sgd { .. } => &["velocity"],
+        Optimizer::Adam { .. } | Optimizer::AdamW { .. } => &["time", "moment_1", "moment_2"],
+        Optimizer::Custom(_) => return false,
+    };
+    let kept = state.entries().iter().map(|entry| entry.name());
+    let mut kept = kept.filter_map(|name| name.strip_prefix("optim/"));
+    kept.all(|name| match name.rsplit_once("/momentum.") {
+        Some((path, field)) => {
+            fields.contains(&field) && state.entry(&format!("model/{path}")).is_some()
+        }
+        None => false,
+    })
+}
+
 /// How many steps after a state its momentum has faded to a thousandth. 0 without momentum.
 pub(super) fn horizon(optimizer: &Optimizer) -> u64 {
     let fades_by = match *optimizer {
@@ -172,5 +190,123 @@ impl Adam {
             }
         }
         w
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::module::{Module, ModuleMapper, Param};
+    use burn::nn::{Linear, LinearConfig};
+    use burn::optim::GradientsParams;
+    use burn::tensor::{Device, Tensor};
+
+    use super::*;
+    use crate::adapter::PathOptimizer;
+    use crate::recipe::{Component, Decay, LearningRate, Numerics};
+
+    const RATE: f64 = 0.05;
+
+    /// Gives every parameter the same gradient.
+    struct Same {
+        value: f32,
+        gradients: GradientsParams,
+    }
+
+    impl ModuleMapper for Same {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let gradient = param.val().inner().ones_like().mul_scalar(self.value);
+            self.gradients.register(param.id, gradient);
+            param
+        }
+    }
+
+    fn step(optimizer: &mut PathOptimizer, module: Linear, value: f32) -> Linear {
+        let gradients = GradientsParams::new();
+        let mut same = Same { value, gradients };
+        let module = module.map(&mut same);
+        optimizer.step(RATE, module, same.gradients)
+    }
+
+    fn capture(optimizer: &PathOptimizer, module: &Linear) -> State {
+        let mut entries = Vec::new();
+        crate::adapter::capture_for_tests(&module.valid(), optimizer, &mut entries);
+        State::new(entries).unwrap()
+    }
+
+    /// Burn's own optimizers, three steps along a gradient and then ten without.
+    #[test]
+    fn coasting_is_what_burn_s_optimizers_do_without_gradients() {
+        let sgd = |momentum, dampening, nesterov| Optimizer::Sgd {
+            momentum,
+            dampening,
+            weight_decay: 1e-2,
+            nesterov,
+        };
+        let (beta1, beta2, epsilon, weight_decay) = (0.9, 0.99, 1e-8, 1e-2);
+        for optimizer in [
+            sgd(0.0, 0.0, false),
+            sgd(0.9, 0.0, false),
+            sgd(0.9, 0.3, false),
+            sgd(0.9, 0.0, true),
+            Optimizer::Adam {
+                beta1,
+                beta2,
+                epsilon,
+                weight_decay,
+            },
+            Optimizer::AdamW {
+                beta1,
+                beta2,
+                epsilon,
+                weight_decay,
+            },
+        ] {
+            let recipe = Recipe {
+                model: Component::new("linear"),
+                data: Component::new("none"),
+                optimizer: optimizer.clone(),
+                learning_rate: LearningRate {
+                    base: RATE,
+                    warmup: 0,
+                    decay: Decay::Constant,
+                },
+                batch_size: 1,
+                steps: 13,
+                numerics: Numerics::Stock,
+            };
+            let mut rule = PathOptimizer::of_recipe(&optimizer).unwrap();
+            let mut module = LinearConfig::new(3, 2).init(&Device::flex().autodiff());
+            for pushed in [0, 3] {
+                for _ in 0..pushed {
+                    module = step(&mut rule, module, 0.5);
+                }
+                let start = capture(&rule, &module);
+                assert!(knows(&recipe, &start));
+                let coasted = coast(&recipe, &start, "model/weight", (3, 13)).unwrap();
+                for _ in 0..10 {
+                    module = step(&mut rule, module, 0.0);
+                }
+                let end = capture(&rule, &module);
+                let end = end.entry("model/weight").unwrap().values();
+                for (there, here) in end.zip(coasted) {
+                    assert!((there - here).abs() < 1e-5, "{optimizer}: {there} {here}");
+                }
+                rule.reset();
+            }
+        }
+    }
+
+    #[test]
+    fn momentum_fades_within_its_horizon() {
+        let sgd = |momentum| Optimizer::Sgd {
+            momentum,
+            dampening: 0.0,
+            weight_decay: 0.0,
+            nesterov: false,
+        };
+        assert_eq!(horizon(&sgd(0.0)), 0);
+        assert_eq!(horizon(&sgd(0.9)), 66);
+        assert_eq!(horizon(&sgd(1.0)), MAX_HORIZON);
+        assert_eq!(horizon(&sgd(f64::NAN)), MAX_HORIZON);
     }
 }

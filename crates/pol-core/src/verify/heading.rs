@@ -8,7 +8,7 @@
 use crate::recipe::Recipe;
 use crate::state::{Part, State};
 
-use super::coast::{coast, horizon};
+use super::coast::{coast, horizon, knows};
 use super::integrity::Segment;
 
 /// The parameters of a training, headed from one step.
@@ -34,9 +34,7 @@ impl<'a> Headings<'a> {
             segment,
             parameters: parameters.map(str::to_owned).collect(),
         };
-        let known = |name| coast(recipe, state, name, (0, 0)).is_some();
-        let all = headings.parameters.iter().all(|name| known(name));
-        all.then_some(headings)
+        knows(recipe, state).then_some(headings)
     }
 
     /// The names of the parameters, in the order of all figures.

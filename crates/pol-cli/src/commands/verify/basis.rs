@@ -119,13 +119,13 @@ impl Basis {
     /// What a verification of `subject` rests on, held to the recipe `expected` where there is one.
     pub(super) fn new(
         args: &VerifyArgs,
-        subject: &Subject,
+        subject: &Subject<'_>,
         claim: &Claim,
         expected: Option<&Recipe>,
         policy_changes: &[&'static str],
     ) -> Self {
         let (data, randomness) = match subject {
-            Subject::Folder { .. } => (
+            Subject::Folder(_) | Subject::Unread(_) => (
                 DataBasis::OwnCopy,
                 match (args.offline_challenge, args.audit_seed) {
                     (true, _) => RandomnessSource::Commitment,
@@ -135,7 +135,9 @@ impl Basis {
             ),
             Subject::Opening(opened) => (
                 match (args.expect_data_root, args.own_data) {
-                    (_, true) => DataBasis::OwnCopyOfOpened,
+                    // Without the salts there is no root to compare, but each opened record.
+                    (_, true) if claim.terms.data.salted => DataBasis::OwnCopyOfOpened,
+                    (_, true) => DataBasis::OwnCopy,
                     (Some(_), false) => DataBasis::ExpectedRoot,
                     (None, false) => DataBasis::OpenedRecords,
                 },
