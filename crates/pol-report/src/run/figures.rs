@@ -23,11 +23,9 @@ pub(super) fn replays(verified: &Value, segments: &[Value]) -> Section {
         .filter(|s| s["digests_equal"] == true)
         .count();
     let fixed = number(&verified["comparison"]["tolerance"], "l2");
-    let floor = number(&verified["comparison"], "floor");
     let tolerance = points(&|segment| {
         let measured = number(&segment["noise"], "tolerance_l2");
-        let moved = || Some(floor? * number(segment, "movement_l2")?);
-        measured.or(fixed).or_else(moved)
+        measured.or(fixed)
     });
     let mut series = vec![
         Series {

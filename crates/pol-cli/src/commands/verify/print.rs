@@ -286,6 +286,18 @@ impl Verified {
         if !self.is_exact() && self.report.segments.iter().any(differs) {
             output::field("", "a forgery below the tolerance is not seen");
         }
+        if let Some(slack) = &self.report.slack {
+            output::field(
+                "slack",
+                format!(
+                    "the differences of all segments come to {:.4} % of the way from the first to the last \
+                     state, most of it in `{}`; tolerances to {:.3} %",
+                    100.0 * slack.used,
+                    slack.entry,
+                    100.0 * slack.tolerated
+                ),
+            );
+        }
         if let Some(odds) = self.report.odds.filter(|_| self.offline_challenge) {
             output::field("", describe_grinding(odds.of_count(1)));
         }
