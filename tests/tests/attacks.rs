@@ -145,7 +145,7 @@ fn an_injected_optimizer_state_evades_the_published_rules_and_is_compared_here()
     };
     let case = forge(&LENET, &pol_attacks::Injection, slow);
     evades(&judge(&case, shipped("paper")));
-    caught(&judge(&case, shipped("calibrated")), "optimizer are");
+    caught(&judge(&case, shipped("calibrated")), "optim/");
 }
 
 /// Zhang II and III, with the training data and without.
@@ -249,7 +249,7 @@ fn buffers_are_compared_and_the_published_rules_look_away() {
     let case = try_forge(&victim, &pol_attacks::BufferSwap, options(11, 2)).unwrap();
     assert!(case.figure("buffers") > 0.0);
     evades(&judge(&case, shipped("paper")));
-    caught(&judge(&case, shipped("calibrated")), "buffers are");
+    caught(&judge(&case, shipped("calibrated")), "running_mean");
     let none = try_forge(&LENET, &pol_attacks::BufferSwap, options(11, 2)).map(|_| ());
     assert!(matches!(none, Err(AttackError::NotApplicable(_))));
 }

@@ -404,7 +404,8 @@ fn a_claim_of_a_million_milestones_is_refused_at_once() {
 
 #[test]
 fn a_proof_of_constants_that_no_training_has_is_rejected_for_its_manifest() {
-    let claims: [(&str, fn(&mut Recipe)); 4] = [
+    type Change = fn(&mut Recipe);
+    let claims: [(&str, Change); 4] = [
         ("learning_rate.gamma", |recipe| {
             recipe.learning_rate.decay = Decay::MultiStep {
                 milestones: vec![22],

@@ -211,7 +211,7 @@ fn an_opening_with_other_numbers_than_the_challenge_needs_is_rejected_by_them() 
             .unwrap()
     };
     rejected(
-        &broken(|o| drop(o.checkpoints.pop())),
+        &broken(|o| o.checkpoints.truncate(o.checkpoints.len() - 1)),
         "withholds checkpoints",
     );
     rejected(&broken(|o| drop(o.states.pop())), "withholds states");
@@ -273,7 +273,8 @@ fn with_bombs(exchanged: impl Fn(usize) -> bool) -> MemoryStore {
 #[test]
 fn states_of_another_layout_are_not_decompressed() {
     let _alone = alone();
-    let cases: [(fn(usize) -> bool, &str); 3] = [
+    type Which = fn(usize) -> bool;
+    let cases: [(Which, &str); 3] = [
         (|index| index == 0, "the state at step 0: it lacks"),
         (|index| index == 1, "the state at step 5: it lacks"),
         (|index| index > 0, "the state at step"),

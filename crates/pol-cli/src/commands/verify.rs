@@ -284,7 +284,7 @@ fn judge(
             verified.chain = prior.iter().map(|link| link.prior.commitment()).collect();
             verified.priors = prior.iter().map(chain::Link::report).collect();
             let basis = Basis::new(args, &subject, &claim, expected.as_ref(), &policies.changes);
-            verified.basis = basis.as_far_as(verified.report());
+            verified.basis = basis.up_to(verified.report());
             verified.warning = audit.policy.warning.clone();
             verified.offline_challenge = match &subject {
                 Subject::Opening(opened) => opened.challenge.randomness == Randomness::Offline,

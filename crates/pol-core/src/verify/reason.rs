@@ -137,7 +137,7 @@ pub enum Reason {
     /// A logged state beyond its tolerance, and yet not beyond what coarser rounding makes: an honest
     /// one may be so, and one that was pushed.
     #[error(
-        "{segment}: `{entry}` differs from the logged state by {times:.3} times its tolerance; rounding \
+        "{segment}: `{entry}` differs from the logged state by {times:.1} times its tolerance; rounding \
          much coarser than this verifier's could be the reason, so the segment shows nothing; exact \
          numerics leave no such doubt"
     )]
@@ -233,7 +233,7 @@ pub enum Reason {
     },
     /// A logged state that no rounding explains.
     #[error(
-        "{segment}: `{entry}` differs from the logged state by {times:.3} times its tolerance, which \
+        "{segment}: `{entry}` differs from the logged state by {times:.1} times its tolerance, which \
          rounding 256 times coarser does not explain either"
     )]
     BeyondNoise {

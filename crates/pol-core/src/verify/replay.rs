@@ -174,7 +174,7 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
         replay: &Replay,
         rule: &Calibration,
         seed: &Seed,
-        mut second: Option<&mut (dyn Learner + '_)>,
+        second: Option<&mut (dyn Learner + '_)>,
         after_step: &mut dyn FnMut(),
     ) -> Result<Compared, Stop> {
         let Some((start, logged)) = replay.differing() else {
@@ -199,7 +199,6 @@ impl<'a, L: Learner + ?Sized> Replayer<'a, L> {
             headings: &headings,
             rule,
         };
-        let second = second.as_deref_mut();
         let of = (rule.replays, Amplitude::Fine);
         let fine = self.noise(&comparing, of, seed, second, after_step)?;
         let (_, times) = comparing.farthest(&fine);

@@ -60,6 +60,9 @@ impl Report {
         if slacks.is_empty() {
             return;
         }
+        if self.is_rejected() {
+            return;
+        }
         let Some(ends) = ends else {
             let why =
                 "how far tolerances could have moved the model: the final state is not at hand";

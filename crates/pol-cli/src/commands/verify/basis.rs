@@ -159,7 +159,7 @@ impl Basis {
     }
 
     /// Leaves out what was not come to: data is compared, and randomness used, before and in replays.
-    pub(super) fn as_far_as(mut self, report: &Report) -> Self {
+    pub(super) fn up_to(mut self, report: &Report) -> Self {
         if report.odds.is_none() {
             (self.data, self.randomness_from) = (None, None);
         }
