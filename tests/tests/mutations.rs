@@ -154,7 +154,11 @@ fn no_two_files_can_stand_for_each_other() {
             altered.write(a, &store.read(b, u64::MAX).unwrap()).unwrap();
             let report = verify(&altered, &records);
             assert_eq!(report.verdict, Verdict::Rejected, "{b:?} as {a:?}");
-            assert!(names(a, &report.reasons[0]), "{:?}", report.reasons);
+            assert!(
+                names(a, &report.reasons[0]),
+                "{b:?} as {a:?}: {:?}",
+                report.reasons
+            );
             altered.write(b, &store.read(a, u64::MAX).unwrap()).unwrap();
             assert_eq!(verify(&altered, &records).verdict, Verdict::Rejected);
         }

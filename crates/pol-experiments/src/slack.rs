@@ -37,7 +37,7 @@ const TRIES: u32 = 4;
 const OF_BUDGET: f64 = 0.8;
 /// A difference in units in the last place may be this many times larger, against its noise, than one in
 /// size (SPEC.md §16).
-const COARSER: f64 = 8.0;
+const COARSER: f64 = 32.0;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Measured {

@@ -6,16 +6,19 @@ use serde::Serialize;
 use crate::policy::Calibration;
 use crate::state::{Entry, State};
 
-use super::differences::{Differences, is_rounded, larger, unit_l2};
+use super::differences::{Coarser, Differences, is_rounded, larger, unit_l2};
 use super::heading::Headings;
 use super::integrity::Segment;
 use super::noise::{Noise, alike};
 use super::reason::Reason;
 use super::slack::{SegmentSlack, total, yardsticks};
 
-/// A difference in units in the last place may be this many times larger, against its noise, than one in
-/// size: where a number is near zero, few units are much.
-const COARSER: f64 = 8.0;
+/// How many times larger than a tensor's √Σd² differences at one rank may be against their noise, in size
+/// and in units in the last place: of few elements, and near zero, six replays show less.
+const COARSER: Coarser = Coarser {
+    sizes: 8.0,
+    units: 32.0,
+};
 
 /// The noise of a segment, as the verifier measured it, and what it tolerates for it. Distances (l2) are of
 /// where the parameters are heading: of the weights that their momentum leads to.

@@ -46,9 +46,9 @@ impl Differences {
 
     /// The largest multiple of `noise` that these differences reach, at any rank: they are within
     /// `multiple` of it if this is at most `multiple`. Noise counts as one unit in the last place at least,
-    /// of `entry` as a whole. Differences in units in the last place may be `coarser` times larger before they
-    /// count the same. NaN where there is no such number.
-    pub(super) fn over(&self, noise: &Self, entry: &Entry, coarser: f64) -> f64 {
+    /// of `entry` as a whole. Differences at one rank may be `coarser` before they count the same. NaN where
+    /// there is no such number.
+    pub(super) fn over(&self, noise: &Self, entry: &Entry, coarser: Coarser) -> f64 {
         let unit = unit_l2(entry);
         let mean = unit / (entry.values().count().max(1) as f64).sqrt();
         let over = |mine: f64, noise: f64, least: f64| match mine == 0.0 {
@@ -63,10 +63,17 @@ impl Differences {
         let sizes = pairs(&self.sizes, &noise.sizes).into_iter();
         let units = pairs(&self.units, &noise.units).into_iter();
         let ratios = sizes
-            .map(|(mine, noise)| over(mine, noise, mean))
-            .chain(units.map(|(mine, noise)| over(mine, noise, 1.0) / coarser));
+            .map(|(mine, noise)| over(mine, noise, mean) / coarser.sizes)
+            .chain(units.map(|(mine, noise)| over(mine, noise, 1.0) / coarser.units));
         ratios.fold(over(self.l2, noise.l2, unit), larger)
     }
+}
+
+/// How many times larger differences at one rank may be than those of all elements together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Coarser {
+    pub(super) sizes: f64,
+    pub(super) units: f64,
 }
 
 /// The larger of two numbers; NaN is the largest of all.
@@ -155,6 +162,15 @@ pub(super) fn at_order(order: i64, size: usize) -> u64 {
 mod tests {
     use super::*;
 
+    const EVEN: Coarser = Coarser {
+        sizes: 1.0,
+        units: 1.0,
+    };
+    const COARSE: Coarser = Coarser {
+        sizes: 8.0,
+        units: 256.0,
+    };
+
     fn entry(values: &[f32]) -> Entry {
         Entry::f32("model/w", vec![values.len() as u64], values)
     }
@@ -181,7 +197,7 @@ mod tests {
         pushed[1..].fill(1.1);
         let (noise, push) = (between(&still, &swings), between(&still, &pushed));
         assert!(push.l2 < noise.l2, "a sum of squares does not tell");
-        assert!(push.over(&noise, &entry(&still), 1.0) > 1e5);
+        assert!(push.over(&noise, &entry(&still), EVEN) > 1e5);
     }
 
     /// Adam's second moments: tiny ones, on which the length of a step hangs, beside large ones.
@@ -194,7 +210,7 @@ mod tests {
         );
         let zeroed = between(&moments, &[1.0, 1.0, 0.0, 0.0]);
         assert!(zeroed.l2 < noise.l2);
-        assert!(zeroed.over(&noise, &entry(&moments), 64.0) > 1e3);
+        assert!(zeroed.over(&noise, &entry(&moments), COARSE) > 1e3);
     }
 
     #[test]
@@ -202,7 +218,7 @@ mod tests {
         let (ones, nothing) = ([1.0, -1.0, -0.0], Differences::default());
         let near = between(&ones, &[1.0f32.next_up().next_up(), -1.0, 0.0]);
         assert_eq!(near.units[0], 2.0);
-        let over = |difference: &Differences| difference.over(&nothing, &entry(&ones), 1.0);
+        let over = |difference: &Differences| difference.over(&nothing, &entry(&ones), EVEN);
         assert!((1.0..4.0).contains(&over(&near)), "{}", over(&near));
         assert_eq!(over(&between(&ones, &[1.0, -1.0, 0.0])), 0.0);
         assert!(over(&between(&ones, &[1.1, -1.0, 0.0])) > 1e5);

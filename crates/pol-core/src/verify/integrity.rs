@@ -295,7 +295,7 @@ impl<'a> IntegrityChecked<'a> {
         };
         let Checkpoint { step, state, .. } = self.checkpoint(index)?;
         object::read_state_within(self.objects.store(), state, None, limits)
-            .map_err(|error| state_fault(*step, layout, error))
+            .map_err(|error| state_fault((*step, *state), layout, error))
     }
 
     /// The explicit batches of a segment.

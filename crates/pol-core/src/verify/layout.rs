@@ -1,6 +1,7 @@
 //! Which tensors the states of a training have. What a stored state says of its own is compared with that
 //! before its values are decompressed.
 
+use crate::digest::Digest;
 use crate::object::{Layout, ObjectError, ReadStateError};
 use crate::state::EntryHeader;
 use crate::store::Item;
@@ -27,13 +28,18 @@ impl<'l> Layouts<'l> {
     }
 }
 
-/// Who is to blame for the state at a step that cannot be had; it had to have the tensors of `expected`.
-pub(super) fn state_fault(step: u64, expected: Layout<'_>, error: ReadStateError) -> Fault {
-    let (name, found) = match error {
+/// Who is to blame for the state at a step, of this name, that cannot be had; it had to have the tensors of
+/// `expected`. Where it is stored as a difference, they are those of the states that it builds on.
+pub(super) fn state_fault(
+    (step, name): (u64, Digest),
+    expected: Layout<'_>,
+    error: ReadStateError,
+) -> Fault {
+    let found = match error {
         ReadStateError::Object {
-            name,
             source: ObjectError::OtherLayout(found),
-        } => (name, found),
+            ..
+        } => found,
         error => return object_fault(error),
     };
     let problem = match expected {

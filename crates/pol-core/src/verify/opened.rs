@@ -180,9 +180,11 @@ fn opened_fault(step: u64, layout: Layout<'_>, name: Digest, source: ObjectError
             allowed,
         }
         .into(),
-        ObjectError::OtherLayout(_) => {
-            state_fault(step, layout, ReadStateError::Object { name, source })
-        }
+        ObjectError::OtherLayout(_) => state_fault(
+            (step, name),
+            layout,
+            ReadStateError::Object { name, source },
+        ),
         source => Reason::Item(format!("the state at step {step}: {source}")).into(),
     }
 }

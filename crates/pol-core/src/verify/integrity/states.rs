@@ -283,7 +283,8 @@ impl Pass<'_> {
     }
 
     fn fault(&self, index: u64, step: u64, error: ReadStateError) -> Fault {
-        state_fault(step, self.layout_of(index), error)
+        let name = self.manifest.checkpoints[index as usize].state;
+        state_fault((step, name), self.layout_of(index), error)
     }
 
     fn layout_of(&self, index: u64) -> Layout<'_> {
