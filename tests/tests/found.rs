@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use burn::tensor::Device;
 use pol_attacks::{AttackError, Options};
 use pol_core::digest::tagged;
-use pol_core::policy::{Comparison, Parts, Policy};
+use pol_core::policy::{Bounds, Comparison, EvidenceRule, NumericsRule, Parts, Policy};
 use pol_core::random::Seed;
 use pol_core::recipe::{
     Component, Decay, LearningRate, Numerics, Optimizer, Profile, Recipe, Value,
@@ -100,14 +100,34 @@ fn caught(report: &Report, check: &str) {
     assert!(checks.contains(&check), "{check} is not in {checks:?}");
 }
 
-/// The default's verdict once a segment is rejected; the others are not replayed.
+/// The default's verdict, whatever is claimed, once a segment is rejected; the others are not replayed.
 fn judge_quickly(case: &Case) -> Report {
+    judge_until_rejected(case, unbounded())
+}
+
+fn judge_until_rejected(case: &Case, policy: Policy) -> Report {
     let mut learner = image_learner(&case.claimed, &Device::flex()).unwrap();
     verifier(case)
-        .policy(unbounded(), Seed::from_digest(tagged("verifier", &[])))
+        .policy(policy, Seed::from_digest(tagged("verifier", &[])))
         .fail_fast(true)
         .verify(&case.store, learner.as_mut(), |_| {})
         .unwrap()
+}
+
+/// `strict` rejects the forgery: for what it claims and what it lacks, but also by comparison, if the claim
+/// were allowed and came with everything.
+#[track_caller]
+fn refused_by_strict(case: &Case) {
+    let strict = shipped("strict");
+    let replay_alone = Policy {
+        numerics: NumericsRule::Any,
+        bounds: Bounds::default(),
+        evidence: EvidenceRule::default(),
+        ..strict.clone()
+    };
+    caught(&judge_until_rejected(case, replay_alone), "bits");
+    let report = judge_until_rejected(case, strict);
+    assert_eq!(report.verdict, Verdict::Rejected, "{:?}", report.reasons);
 }
 
 #[test]
@@ -118,6 +138,7 @@ fn step_counters_pay_for_moments_only_where_they_are_in_one_sum() {
     // The recipe is the victim's: no bound stands in the way.
     caught(&judge(&case, shipped("calibrated")), "tolerance");
     caught(&judge_quickly(&case), "tolerance");
+    refused_by_strict(&case);
     let none = try_forge(&LENET, &pol_attacks::Counters, options(58, 0)).map(|_| ());
     assert!(matches!(none, Err(AttackError::NotApplicable(_))));
 }
@@ -129,6 +150,7 @@ fn a_swinging_weight_pays_for_a_stolen_model_only_in_units_of_movement() {
     evades(&judge(&case, relative()));
     caught(&judge(&case, shipped("calibrated")), "bounds");
     caught(&judge_quickly(&case), "tolerance");
+    refused_by_strict(&case);
     let none = try_forge(&LENET, &pol_attacks::Pendulum, options(0, 0)).map(|_| ());
     assert!(matches!(none, Err(AttackError::NotApplicable(_))));
 }
@@ -141,6 +163,7 @@ fn a_training_that_forgets_its_start_shows_a_stolen_function_only_in_units_of_mo
     evades(&judge(&case, relative()));
     caught(&judge(&case, shipped("calibrated")), "bounds");
     caught(&judge_quickly(&case), "tolerance");
+    refused_by_strict(&case);
 }
 
 #[test]
@@ -150,6 +173,7 @@ fn pushes_add_up_only_where_movement_is_the_yardstick() {
     assert!(case.figure("pushes over the way to the stolen model") > 0.0);
     evades(&judge(&case, relative()));
     caught(&judge(&case, shipped("calibrated")), "tolerance");
+    refused_by_strict(&case);
 }
 
 /// Whatever the numerics, nothing but a replay of that segment tells.
@@ -165,5 +189,6 @@ fn a_last_segment_that_is_forged_is_rejected_where_it_is_replayed() {
         caught(&report, check);
         let failed = report.segments.iter().filter(|s| !s.accepted).count();
         assert_eq!(failed, 1, "{:?}", report.reasons);
+        refused_by_strict(&case);
     }
 }

@@ -82,8 +82,7 @@ pub(crate) fn run(plan: &Attacks, lab: &Lab<'_>, rows: &Path) -> Result<Found, E
         let training = training.resolve(lab)?;
         let nonce = presentable_nonce(&training)?;
         found.seeds.push(nonce);
-        for &interval in &plan.intervals {
-            let interval = interval.min(training.recipe.steps);
+        for interval in training.intervals(&plan.intervals) {
             let place = format!("{number}/{interval}");
             let mut victim = None;
             // Beside forgeries of a kind, what was honest is in the other tables.

@@ -48,21 +48,21 @@ pub(crate) fn run(
 ) -> Result<Found, ExperimentError> {
     let mut table: Table<Measured> = Table::open(rows)?;
     let mut found = Found::default();
-    for (number, training) in plan.trainings.iter().enumerate() {
-        let training = training.resolve(lab)?;
+    let mut most_seeds = plan.seeds;
+    for (number, planned) in plan.trainings.iter().enumerate() {
+        let training = planned.resolve(lab)?;
         let numerics = training.recipe.numerics.to_string();
-        for name in &plan.settings {
+        let seeds = planned.seeds(plan.seeds);
+        most_seeds = most_seeds.max(seeds);
+        for name in planned.settings(&plan.settings) {
             let setting = Setting::honest(name)?;
             let (Some(device), Some(trains_on)) = (lab.device(&setting), lab.trains_on(&setting))
             else {
                 note_absent(&mut found, name);
                 continue;
             };
-            let intervals = plan
-                .intervals
-                .iter()
-                .filter(|k| **k <= training.recipe.steps);
-            let runs = intervals.flat_map(|k| (0..plan.seeds).map(move |seed| (*k, seed)));
+            let intervals = training.intervals(&plan.intervals).into_iter();
+            let runs = intervals.flat_map(|k| (0..seeds).map(move |seed| (k, seed)));
             for (interval, seed) in runs {
                 let cell = format!("{number}/{name}/{interval}/{seed}");
                 if table.has(&cell) {
@@ -104,7 +104,7 @@ pub(crate) fn run(
             }
         }
     }
-    found.seeds = (0..plan.seeds).collect();
+    found.seeds = (0..most_seeds).collect();
     found.tables = vec![summarise(table.rows())];
     Ok(found)
 }

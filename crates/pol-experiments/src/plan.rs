@@ -1,5 +1,6 @@
 //! The recipes of experiments.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use pol_core::recipe::{Numerics, Recipe, Value};
@@ -185,7 +186,14 @@ impl Plan {
     pub fn backends(&self, size: Size) -> Vec<String> {
         let settings = match &self.experiment {
             Experiment::Reproduction(sizes) => sizes.of(size).settings.clone(),
-            Experiment::FalseRejections(sizes) => sizes.of(size).settings.clone(),
+            Experiment::FalseRejections(sizes) => {
+                let plan = sizes.of(size);
+                let own = plan
+                    .trainings
+                    .iter()
+                    .flat_map(|training| training.settings(&plan.settings));
+                own.cloned().collect()
+            }
             Experiment::Attacks(sizes) => sizes.of(size).honest.clone(),
             Experiment::ReferenceDistance(_)
             | Experiment::GradientMatching(_)
@@ -200,7 +208,8 @@ impl Plan {
                 None => setting,
             });
         let named = named.filter(|name| known.contains(name));
-        named.map(str::to_owned).collect()
+        let named: BTreeSet<_> = named.map(str::to_owned).collect();
+        named.into_iter().collect()
     }
 }
 
@@ -223,6 +232,10 @@ pub(crate) struct TrainingPlan {
     /// Only these forgeries, where there are forgeries.
     #[serde(default)]
     only: Vec<String>,
+    /// Other intervals, settings and numbers of seeds than the experiment's.
+    intervals: Option<Vec<u64>>,
+    settings: Option<Vec<String>>,
+    seeds: Option<u64>,
 }
 
 /// A training that can begin.
@@ -233,9 +246,16 @@ pub(crate) struct Resolved {
     pub(crate) data: Dataset,
     shipped: String,
     only: Vec<String>,
+    intervals: Option<Vec<u64>>,
 }
 
 impl Resolved {
+    /// The intervals to measure at: its own, or those of the experiment; none longer than the training.
+    pub(crate) fn intervals(&self, of_all: &[u64]) -> Vec<u64> {
+        let intervals = self.intervals.as_deref().unwrap_or(of_all).iter();
+        intervals.map(|k| (*k).min(self.recipe.steps)).collect()
+    }
+
     /// Whether only some forgeries are to be tried.
     pub(crate) fn is_limited(&self) -> bool {
         !self.only.is_empty()
@@ -278,7 +298,18 @@ impl TrainingPlan {
             data,
             shipped: self.recipe.clone(),
             only: self.only.clone(),
+            intervals: self.intervals.clone(),
         })
+    }
+
+    /// The settings to measure in: its own, or those of the experiment.
+    pub(crate) fn settings<'a>(&'a self, of_all: &'a [String]) -> &'a [String] {
+        self.settings.as_deref().unwrap_or(of_all)
+    }
+
+    /// The number of seeds: its own, or the experiment's.
+    pub(crate) fn seeds(&self, of_all: u64) -> u64 {
+        self.seeds.unwrap_or(of_all)
     }
 }
 

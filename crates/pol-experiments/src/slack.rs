@@ -11,6 +11,7 @@ use pol_core::digest::tagged;
 use pol_core::learner::Batch;
 use pol_core::policy::{Calibration, Comparison};
 use pol_core::random::{Purpose, Seed};
+use pol_core::recipe::Optimizer;
 use pol_core::records::Records;
 use pol_core::schedule::Schedule;
 use pol_core::state::{DType, Entry, State};
@@ -35,6 +36,8 @@ const CAUTION_IN_UNITS: f64 = 0.1;
 const TRIES: u32 = 4;
 /// What of the policy's budget the forger uses.
 const OF_BUDGET: f64 = 0.8;
+/// How far towards the stolen model the forger probes what training makes of a push, as a share of the way.
+const PROBE: f64 = 1e-3;
 /// A difference in units in the last place may be this many times larger, against its noise, than one in
 /// size (SPEC.md §16).
 const COARSER: f64 = 32.0;
@@ -73,19 +76,28 @@ impl Row for Measured {
 enum Adversary {
     /// Every entry towards the stolen model, the optimizer's too.
     Greedy,
+    /// The weights alone.
+    Weights,
+    /// The weights, along the gradient of the distance at which the next segment ends.
+    Steered,
     /// Of several pushes, the one after which the next segment ends nearest to it.
     Lookahead,
 }
 
 impl Adversary {
-    const ALL: [(Self, &'static str); 2] =
-        [(Self::Greedy, "greedy"), (Self::Lookahead, "lookahead")];
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Greedy, "greedy"),
+        (Self::Weights, "weights"),
+        (Self::Steered, "steered"),
+        (Self::Lookahead, "lookahead"),
+    ];
 
     /// The pushes that it chooses among: of the model and of the optimizer, each towards the stolen model
     /// or away from it.
     const fn pushes(self) -> &'static [(f64, f64)] {
         match self {
             Self::Greedy => &[(1.0, 1.0)],
+            Self::Weights | Self::Steered => &[(1.0, 0.0)],
             Self::Lookahead => &[
                 (1.0, 1.0),
                 (1.0, 0.0),
@@ -108,7 +120,7 @@ pub(crate) fn run(plan: &Slack, lab: &Lab<'_>, rows: &Path) -> Result<Found, Exp
             states.remove(&steps).ok_or_else(absent)
         };
         let mut ends = None;
-        for &interval in plan.intervals.iter().filter(|k| **k <= steps) {
+        for interval in training.intervals(&plan.intervals) {
             for policy in &plan.policies {
                 for (adversary, name) in Adversary::ALL {
                     let cell = format!("{number}/{interval}/{policy}/{name}");
@@ -234,6 +246,7 @@ impl Forger<'_> {
     fn forge(&self, strength: f64, store: &MemoryStore) -> Result<State, ExperimentError> {
         let terms = terms(self.training, 0, self.interval);
         let (segments, records) = (terms.segments(), &self.training.data.train);
+        let steps = terms.recipe.steps;
         let mut learner = image_learner(&self.training.recipe, &Device::flex())?;
         let learner = learner.as_mut();
         learner.initialise(&terms.seed)?;
@@ -245,17 +258,28 @@ impl Forger<'_> {
             let (first, last) = forgery.terms().segment_steps(segment);
             let seed = forgery.terms().seed;
             let room = self.room(learner, &state, &honest, (first, last), &seed)?;
+            let goes_on = segment + 1 < segments;
+            let aim = match self.adversary == Adversary::Steered && goes_on {
+                true => self.gradient(&mut forgery, learner, &honest, segment + 1)?,
+                false => self.stolen.clone(),
+            };
             let mut best: Option<(f64, State)> = None;
             for &(model, optimizer) in self.adversary.pushes() {
-                let pushed = self.pushed(&honest, &room, strength, (model, optimizer));
-                let distance =
-                    match self.adversary == Adversary::Lookahead && segment + 1 < segments {
-                        false => 0.0,
-                        true => {
-                            let next = forgery.train(learner, &pushed, segment + 1)?;
-                            model_distance(&next, self.stolen)
-                        }
-                    };
+                let rate = self.training.recipe.learning_rate.at(last, steps);
+                let push = Push {
+                    strength,
+                    model,
+                    optimizer,
+                    rate,
+                };
+                let pushed = self.pushed(&honest, &aim, &room, push);
+                let distance = match self.adversary == Adversary::Lookahead && goes_on {
+                    false => 0.0,
+                    true => {
+                        let next = forgery.train(learner, &pushed, segment + 1)?;
+                        model_distance(&next, self.stolen)
+                    }
+                };
                 if best.as_ref().is_none_or(|(least, _)| distance < *least) {
                     best = Some((distance, pushed));
                 }
@@ -303,6 +327,10 @@ impl Forger<'_> {
             let mut schedule = Schedule::new(*seed, records.len(), batch)?;
             for step in first..last {
                 let mut plan = schedule.batch(step);
+                if !learner.order_is_free() {
+                    learner.step(&Batch::new(&plan, records, seed)?)?;
+                    continue;
+                }
                 let order = stream.borrow_mut().permutation(plan.records.len() as u64);
                 plan.records = order
                     .into_iter()
@@ -320,46 +348,111 @@ impl Forger<'_> {
         Ok(rooms)
     }
 
-    /// The state with every number moved as far as there is room, towards the stolen model where the
-    /// directions are positive.
-    fn pushed(
+    /// Where the weights should go for the next segment to end nearer to the stolen model: against the
+    /// gradient of that distance, as far from `honest` as the stolen model is.
+    ///
+    /// A step of gradient descent carries a small change of the weights through `I − ηH`, which is
+    /// symmetric; so what training makes of a change towards the stolen model is, to first order in the
+    /// rate, also the gradient. Two trainings give it, as a difference quotient.
+    fn gradient(
         &self,
+        forgery: &mut Forgery<'_>,
+        learner: &mut dyn ImageLearner,
         honest: &State,
-        rooms: &[Room],
-        strength: f64,
-        (model, optimizer): (f64, f64),
-    ) -> State {
+        segment: u64,
+    ) -> Result<State, ExperimentError> {
+        let untouched = forgery.train(learner, honest, segment)?;
+        let left = difference(self.stolen, &untouched);
+        let probe = plus(honest, &left, PROBE);
+        let carried = difference(&forgery.train(learner, &probe, segment)?, &untouched);
+        let length = |gap: &State| model_distance(gap, &plus(gap, gap, -1.0));
+        let scale = length(&difference(self.stolen, honest)) / length(&carried);
+        Ok(match scale.is_finite() {
+            true => plus(honest, &carried, scale),
+            false => self.stolen.clone(),
+        })
+    }
+
+    /// The state with every number moved as far as there is room, towards the weights of `aim` where the
+    /// directions are positive.
+    fn pushed(&self, honest: &State, aim: &State, rooms: &[Room], push: Push) -> State {
         let of = |name: &str| {
             honest
                 .entries()
                 .iter()
                 .position(|entry| entry.name() == name)
         };
+        let multiple = push.strength * self.rule.multiple;
         with_entries(honest, |entry| {
             let (path, towards) = match entry.name().strip_prefix("optim/") {
-                None => (entry.name().strip_prefix("model/")?, model),
+                None => (entry.name().strip_prefix("model/")?, push.model),
                 // Weights go against their velocity, or their first moment.
                 Some(rest) => match rest.split_once("/momentum.")? {
-                    (path, "velocity" | "moment_1") => (path, -optimizer),
+                    (path, "velocity" | "moment_1") => (path, -push.optimizer),
                     _ => return None,
                 },
             };
-            let (weights, stolen) = (
-                honest.entry(&format!("model/{path}"))?,
-                self.stolen.entry(&format!("model/{path}"))?,
-            );
+            let weights = format!("model/{path}");
+            let (now, aim) = (honest.entry(&weights)?, aim.entry(&weights)?);
             if !is_float(entry) || towards == 0.0 {
                 return None;
             }
-            let gaps: Vec<f64> = weights
-                .values()
-                .zip(stolen.values())
-                .map(|(w, s)| towards * (s - w))
-                .collect();
+            let gaps = now.values().zip(aim.values());
+            let mut gaps: Vec<f64> = gaps.map(|(w, s)| towards * (s - w)).collect();
+            if let Some(second) = honest.entry(&format!("optim/{path}/momentum.moment_2"))
+                && entry.name().ends_with("moment_1")
+            {
+                // A moment leads its weight as far as the second moment lets it: no farther than the
+                // weight itself could be pushed.
+                let weights = rooms.get(of(&weights)?)?.typical() * multiple;
+                let leads = self.leads(push.rate);
+                for (gap, second) in gaps.iter_mut().zip(second.values()) {
+                    let most = weights * second.sqrt() / leads;
+                    *gap = gap.clamp(-most, most);
+                }
+            }
             let room = rooms.get(of(entry.name())?)?;
-            Some(room.push(entry, &gaps, strength * self.rule.multiple))
+            Some(room.push(entry, &gaps, multiple))
         })
     }
+
+    /// How far Adam's first moment leads a weight until it has faded, over the root of the second.
+    fn leads(&self, rate: f64) -> f64 {
+        match self.training.recipe.optimizer {
+            Optimizer::Adam { beta1, .. } | Optimizer::AdamW { beta1, .. } => {
+                rate * beta1 / (1.0 - beta1)
+            }
+            Optimizer::Sgd { .. } | Optimizer::Custom(_) => 0.0,
+        }
+    }
+}
+
+/// One push.
+#[derive(Debug, Clone, Copy)]
+struct Push {
+    /// What of each tolerance it uses.
+    strength: f64,
+    /// The directions of the model and of the optimizer.
+    model: f64,
+    optimizer: f64,
+    /// The learning rate of the steps that follow.
+    rate: f64,
+}
+
+/// The first state's numbers less the second's.
+fn difference(a: &State, b: &State) -> State {
+    plus(a, b, -1.0)
+}
+
+/// The first state's model and so many times the second's.
+fn plus(a: &State, b: &State, times: f64) -> State {
+    with_entries(a, |entry| {
+        let of_model = entry.name().starts_with("model/") && is_float(entry);
+        let other = b.entry(entry.name()).filter(|_| of_model)?;
+        let sums = entry.values().zip(other.values());
+        let sums: Vec<f64> = sums.map(|(x, y)| x + times * y).collect();
+        Some(with_values(entry, sums.into_iter()))
+    })
 }
 
 /// The noise of an entry, by rank: the largest among all replays.
@@ -370,6 +463,11 @@ struct Room {
 }
 
 impl Room {
+    /// The noise of most elements.
+    fn typical(&self) -> f64 {
+        self.sizes.get(self.sizes.len() / 2).copied().unwrap_or(0.0)
+    }
+
     fn widen(&mut self, a: &Entry, b: &Entry) {
         let pairs = || a.values().zip(b.values());
         let sizes: Vec<f64> = pairs().map(|(a, b)| (a - b).abs()).collect();
