@@ -9,7 +9,7 @@ pub(crate) use experiment::*;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use pol_core::adapter::Backend;
 use pol_core::digest::Digest;
@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// List the backends: compiled in, present, their devices.
     Doctor(DoctorArgs),
+    /// Time training steps: milliseconds, records a second, kernels launched, memory.
+    Bench(BenchArgs),
     /// Fetch and check data sets.
     Data(DataArgs),
     /// Print shell completions.
@@ -209,6 +211,22 @@ pub(crate) struct InspectArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
+    /// Train a few steps on every backend and compare: exact trainings have to end in one commitment,
+    /// and of others the reproduction error is shown.
+    #[arg(long)]
+    pub(crate) thorough: bool,
+    /// With --thorough, the models to train: lenet5, mlp, resnet20.
+    #[arg(
+        long,
+        value_name = "MODEL,…",
+        value_delimiter = ',',
+        default_value = "lenet5,mlp,resnet20",
+        requires = "thorough"
+    )]
+    pub(crate) models: Vec<DoctorModel>,
+    /// With --thorough, the steps of each training.
+    #[arg(long, value_name = "N", default_value_t = 5, requires = "thorough", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) steps: u64,
     /// Print one JSON object to stdout.
     #[arg(long)]
     pub(crate) json: bool,
@@ -218,6 +236,23 @@ pub(crate) struct DoctorArgs {
     /// With --probe, whose kernels to try.
     #[arg(long, hide = true, default_value = "stock", value_parser = numerics)]
     pub(crate) numerics: Numerics,
+    /// With --probe, train this model and write the proof to --into.
+    #[arg(long, hide = true, requires = "into")]
+    pub(crate) train: Option<DoctorModel>,
+    /// With --train, a new folder.
+    #[arg(long, hide = true)]
+    pub(crate) into: Option<PathBuf>,
+}
+
+/// A model that `pol doctor --thorough` trains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DoctorModel {
+    /// Convolutions of 5×5, pooling, SGD.
+    Lenet5,
+    /// Linear layers, dropout, Adam.
+    Mlp,
+    /// Convolutions of 3×3, batch normalisation, shortcuts, SGD.
+    Resnet20,
 }
 
 #[derive(Debug, Args)]

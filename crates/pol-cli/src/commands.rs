@@ -3,6 +3,7 @@
 pub(crate) mod attack;
 pub(crate) mod attestations;
 pub(crate) mod audit;
+pub(crate) mod bench;
 pub(crate) mod calibrate;
 pub(crate) mod completions;
 pub(crate) mod data;

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Gc(args) => commands::gc::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Bench(args) => commands::bench::run(&args),
         Command::Data(args) => commands::data::run(&args.command),
         Command::Completions { shell } => commands::completions::run(shell),
     };

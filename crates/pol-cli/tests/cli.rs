@@ -473,6 +473,115 @@ fn doctor_lists_every_backend() {
 }
 
 #[test]
+fn bench_times_every_combination_and_names_those_it_cannot() {
+    let small = ["bench", "--recipe", "digits-lenet", "--batch-size", "8"];
+    let few = ["--steps", "2", "--warmup", "1", "--json"];
+    let bench = |more: &[&str]| pol(&[&small[..], &few[..], more].concat());
+    let found = bench(&[]).expect(0).json();
+    assert_eq!(found["schema"], "pol.bench/1");
+    let runs = found["runs"].as_array().unwrap();
+    let numerics: Vec<_> = runs.iter().map(|run| &run["numerics"]).collect();
+    assert_eq!(numerics, ["exact/unfused-v1", "exact/fma-v1", "stock"]);
+    for run in runs {
+        assert!(run["problem"].is_null(), "{run}");
+        assert_eq!(
+            (&run["steps"], &run["batch_size"], &run["launches_per_step"]),
+            (&2.into(), &8.into(), &0.0.into())
+        );
+        let seconds = |key: &str| run[key].as_f64().unwrap();
+        assert!(seconds("least_step_s") > 0.0);
+        assert!(seconds("least_step_s") <= seconds("median_step_s"));
+        assert!(seconds("median_step_s") <= seconds("most_step_s"));
+        let rate = seconds("records_per_s") * seconds("median_step_s");
+        assert!((rate - 8.0).abs() < 1e-6);
+        // 64 pixels, ten classes and the label.
+        assert_eq!(run["uploaded_bytes_per_step"], 8 * 4 * 75);
+    }
+
+    let found = bench(&["--backend", "vulkan,flex", "--numerics", "stock"]);
+    let found = found.expect(4).json();
+    let runs = found["runs"].as_array().unwrap();
+    assert!(runs[0]["problem"].as_str().unwrap().contains("vulkan"));
+    assert!(runs[0]["median_step_s"].is_null() && runs[1]["problem"].is_null());
+
+    for slip in [
+        &["--steps", "0"][..],
+        &["--recipe", "none"],
+        &["--model", "none"],
+        &["--batch-size", "0"],
+    ] {
+        pol(&[&["bench"], slip].concat()).expect(2);
+    }
+}
+
+#[test]
+fn a_thorough_doctor_trains_on_every_backend_and_compares() {
+    let arguments = ["doctor", "--thorough", "--models", "lenet5"];
+    let found = pol(&[&arguments[..], &["--steps", "2", "--json"]].concat()).expect(0);
+    let thorough = &found.json()["thorough"];
+    assert_eq!(
+        (&thorough["steps"], &thorough["agree"]),
+        (&2.into(), &true.into())
+    );
+    let trainings = thorough["trainings"].as_array().unwrap();
+    let numerics: Vec<_> = trainings.iter().map(|of| &of["numerics"]).collect();
+    assert_eq!(numerics, ["exact/unfused-v1", "exact/fma-v1", "stock"]);
+    for training in trainings {
+        let runs = training["runs"].as_array().unwrap();
+        assert_eq!(runs[0]["backend"], "flex");
+        for run in runs {
+            assert!(run["problem"].is_null(), "{run}");
+            assert_eq!(run["commitment"].as_str().unwrap().len(), 64);
+        }
+        let exact = training["numerics"] != "stock";
+        assert_eq!(training["equal"].is_null(), !exact);
+        for pair in training["errors"].as_array().unwrap() {
+            // Another device rounds otherwise, and by no more than rounding does.
+            let error = pair["error"].as_f64().unwrap();
+            assert!((0.0..1e-3).contains(&error), "{pair}");
+        }
+    }
+    // Other numerics are other trainings.
+    let of = |i: usize| &trainings[i]["runs"][0]["commitment"];
+    assert!(of(0) != of(1) && of(1) != of(2));
+    for slip in [
+        &["--models", "vgg"][..],
+        &["--models", "lenet5"],
+        &["--steps", "0"],
+    ] {
+        let thorough: &[&str] = match slip {
+            ["--models", "lenet5"] => &[],
+            _ => &["--thorough"],
+        };
+        pol(&[&["doctor"], thorough, slip].concat()).expect(2);
+    }
+}
+
+fn is_present(backend: &str) -> bool {
+    let doctor = pol(&["doctor", "--json"]).expect(0).json();
+    let rows = doctor["backends"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["name"] == backend).unwrap();
+    row["present"] == true
+}
+
+#[test]
+fn bench_counts_the_kernels_that_a_device_is_sent() {
+    if !is_present("wgpu") {
+        eprintln!("skipped: no Vulkan device here");
+        return;
+    }
+    let arguments = ["bench", "--recipe", "digits-lenet", "--batch-size", "4"];
+    let few = ["--steps", "1", "--warmup", "1", "--json"];
+    let device = ["--backend", "wgpu", "--numerics", "exact"];
+    let found = pol(&[&arguments[..], &few, &device].concat()).expect(0);
+    let run = &found.json()["runs"][0];
+    // Each kernel of a step is known in advance: as many in every step.
+    let launches = run["launches_per_step"].as_f64().unwrap();
+    assert!((50.0..200.0).contains(&launches), "{launches}");
+    assert!(run["device_bytes"].as_u64().unwrap() > 1 << 20);
+}
+
+#[test]
 fn doctor_shows_where_exact_recipes_may_run() {
     let doctor = pol(&["doctor", "--json"]).expect(0).json();
     let rows = doctor["backends"].as_array().unwrap();

@@ -6,6 +6,8 @@
 //! devices. [`probe`] shows whether a device complies.
 
 pub mod cpu;
+#[cfg(feature = "burn")]
+pub mod launches;
 pub mod math;
 pub mod optim;
 #[cfg(feature = "burn")]

@@ -2,7 +2,9 @@
 //! raw rows go to a CSV file as they are measured, so that an interrupted experiment goes on where it
 //! was; a summary says what they come to, and on which machine.
 
+mod agreement;
 mod attacks;
+mod bench;
 mod cost;
 mod false_rejections;
 mod gradient_matching;
@@ -14,6 +16,8 @@ mod slack;
 mod summary;
 mod table;
 
+pub use agreement::{reproduction_error, train_few};
+pub use bench::{StepTimes, bench};
 pub use lab::{DeviceFound, Lab};
 pub use plan::{Plan, SHIPPED, Size, shipped};
 pub use summary::{Column, Machine, Summary, SummaryTable};

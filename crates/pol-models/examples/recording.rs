@@ -5,8 +5,6 @@
 #![expect(clippy::disallowed_types, reason = "it measures time")]
 #![expect(clippy::print_stdout, reason = "its result")]
 
-mod noise;
-
 use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,14 +12,16 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use cpu_time::ProcessTime;
-use noise::{Noise, median, peak_rss_mib, recipe};
 use pol_core::learner::Batch;
 use pol_core::manifest::Terms;
+use pol_core::recipe::Recipe;
 use pol_core::recorder::{Recorder, THREAD};
 use pol_core::records::DataCommitment;
 use pol_core::schedule::{BatchSource, Schedule};
 use pol_core::store::{FolderStore, Store};
+use pol_models::dataset::{DatasetName, Images};
 use pol_models::image_learner;
+use pol_models::recipe_file::{Named, RecipeFile};
 use serde_json::json;
 
 struct Options {
@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)
         .build_global()?;
-    let records = Noise::new(4096);
+    let records = Images::noise(DatasetName::Cifar10, 4096);
     // Longer than what is timed: no proof is sealed.
     let steps = 1_000_000;
     let recipe = recipe(&options.model, &options.numerics, options.batch, steps)?;
@@ -198,4 +198,29 @@ fn options() -> Result<Options, Box<dyn Error>> {
         }
     }
     Ok(options)
+}
+
+/// The shipped recipe of ResNet-20, with another model (`lenet`, …), numerics, batch and length.
+fn recipe(model: &str, numerics: &str, batch: u64, steps: u64) -> Result<Recipe, Box<dyn Error>> {
+    let mut file = RecipeFile::shipped("cifar10-resnet20").ok_or("the recipe is shipped")?;
+    file.model = Named::new(if model == "lenet" { "lenet5" } else { model });
+    file.data = Named::new(DatasetName::Cifar10.name());
+    file.batch_size = batch;
+    (file.epochs, file.steps) = (None, Some(steps));
+    file.numerics = numerics.to_owned().try_into()?;
+    Ok(file.resolve(4096)?)
+}
+
+/// The middle value.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The most memory that the process held, where the system tells it.
+fn peak_rss_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024.0)
 }

@@ -9,6 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use pol_core::digest::tagged;
+use pol_core::random::{Purpose, Seed};
 use pol_core::records::{Record, Records};
 
 use crate::model::ImageShape;
@@ -346,6 +348,24 @@ impl Images {
         }
         let record_bytes = dataset.pixel_offset() + dataset.image().len();
         Ok(Self::new(bytes, labels, record_bytes))
+    }
+
+    /// So many images of random pixels in the layout of `dataset`: for measurements that do not depend on
+    /// what is in the pictures.
+    pub fn noise(dataset: DatasetName, count: u64) -> Self {
+        let seed = Seed::from_digest(tagged("noise", &[dataset.name().as_bytes()]));
+        let mut stream = seed.stream(Purpose::Audit);
+        let largest = dataset.normalisation().scale as u64;
+        let (mut bytes, mut labels) = (Vec::new(), Vec::new());
+        for index in 0..count {
+            let label = (index % dataset.classes() as u64) as u32;
+            bytes.extend(std::iter::repeat_n(label as u8, dataset.pixel_offset()));
+            let pixels = 0..dataset.image().len();
+            bytes.extend(pixels.map(|_| stream.below(largest + 1) as u8));
+            labels.push(label);
+        }
+        let record_bytes = dataset.pixel_offset() + dataset.image().len();
+        Self::new(bytes, labels, record_bytes)
     }
 
     /// The same images with one label replaced; for tests of what a commitment covers.

@@ -1,7 +1,5 @@
 //! Experiments and reports.
 
-use clap::ValueEnum;
-
 use super::*;
 
 #[derive(Debug, Args)]
@@ -33,6 +31,52 @@ pub(crate) enum SizeArg {
     Quick,
     /// Hours.
     Full,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// The recipe to time: a shipped one by name, or a TOML file. Its data is not needed: records are
+    /// noise of that form.
+    #[arg(long, value_name = "NAME|FILE", default_value = "cifar10-resnet20")]
+    pub(crate) recipe: String,
+    /// Another model than the recipe's.
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Records in a step.
+    #[arg(long)]
+    pub(crate) batch_size: Option<u64>,
+    /// What to compute on, one after the other.
+    #[arg(
+        long,
+        value_name = "B,…",
+        value_delimiter = ',',
+        default_value = "flex"
+    )]
+    pub(crate) backend: Vec<Backend>,
+    /// Whose kernels to time, one after the other.
+    #[arg(
+        long,
+        value_name = "NUMERICS,…",
+        value_delimiter = ',',
+        value_parser = numerics,
+        default_value = "exact,exact/fma-v1,stock"
+    )]
+    pub(crate) numerics: Vec<Numerics>,
+    /// Steps to time.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) steps: u64,
+    /// Steps before these, in which kernels are compiled and memory is taken.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub(crate) warmup: u64,
+    /// Threads of the flex backend. Default: one for each core.
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Print one JSON object to stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Time the one combination that is named, in this very process: what `bench` starts for each.
+    #[arg(long, hide = true)]
+    pub(crate) here: bool,
 }
 
 #[derive(Debug, Args)]

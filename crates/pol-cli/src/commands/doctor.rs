@@ -1,5 +1,7 @@
 //! `pol doctor`.
 
+mod thorough;
+
 use pol_core::adapter::Backend;
 use pol_exact::simd::Isa;
 use serde::Serialize;
@@ -8,6 +10,7 @@ use crate::args::DoctorArgs;
 use crate::backend::{Found, probe_all, probe_here};
 use crate::error::{CliError, Exit};
 use crate::output;
+use thorough::Thorough;
 
 #[derive(Serialize)]
 struct Doctor {
@@ -17,14 +20,21 @@ struct Doctor {
     /// The instruction set of the exact kernels on the CPU.
     exact_instructions: String,
     backends: Vec<Found>,
+    /// With --thorough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thorough: Option<Thorough>,
 }
 
 pub(crate) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
+    if let (Some(backend), Some(model), Some(into)) = (args.probe, args.train, &args.into) {
+        thorough::train_here(args, backend, model, into)?;
+        return Ok(Exit::Done);
+    }
     if let Some(backend) = args.probe {
         output::json(&probe_here(backend, args.numerics))?;
         return Ok(Exit::Done);
     }
-    let doctor = Doctor {
+    let mut doctor = Doctor {
         schema: "pol.doctor/1",
         version: env!("CARGO_PKG_VERSION"),
         threads: rayon::current_num_threads(),
@@ -32,11 +42,29 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
             .map_err(|error| CliError::Usage(format!("{}: {error}", Isa::VARIABLE)))?
             .to_string(),
         backends: Backend::ALL.into_iter().map(probe_all).collect(),
+        thorough: None,
     };
+    if !args.json {
+        print(&doctor);
+    }
+    if args.thorough {
+        let compared = thorough::run(args, &doctor.backends)?;
+        if !args.json {
+            thorough::print(&compared);
+        }
+        doctor.thorough = Some(compared);
+    }
     if args.json {
         output::json(&doctor)?;
-        return Ok(Exit::Done);
     }
+    let disagree = doctor.thorough.is_some_and(|thorough| !thorough.agree);
+    Ok(match disagree {
+        true => Exit::Environment,
+        false => Exit::Done,
+    })
+}
+
+fn print(doctor: &Doctor) {
     output::line(format!(
         "pol {}, {} threads, exact kernels on the CPU with {}",
         doctor.version, doctor.threads, doctor.exact_instructions
@@ -67,5 +95,4 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
             output::line(output::clean(&format!("         not {profile}: {problem}")));
         }
     }
-    Ok(Exit::Done)
 }

@@ -1,0 +1,219 @@
+//! `pol bench`.
+
+use std::process::{Command, Stdio};
+
+use pol_core::adapter::Backend;
+use pol_core::recipe::{Numerics, Recipe};
+use pol_exact::simd::Isa;
+use pol_experiments::{StepTimes, bench};
+use pol_models::recipe_file::Named;
+use serde::{Deserialize, Serialize};
+
+use crate::args::{BenchArgs, MachineArgs};
+use crate::backend::{self, Opening};
+use crate::commands::recipe_file;
+use crate::error::{CliError, Exit};
+use crate::output;
+
+/// Records that a noise data set has at least: what a recipe's epochs are counted by.
+const RECORDS: u64 = 4096;
+
+#[derive(Serialize)]
+struct Bench {
+    schema: &'static str,
+    version: &'static str,
+    model: String,
+    dataset: String,
+    warmup: u64,
+    threads: usize,
+    /// The instruction set of the exact kernels on the CPU.
+    exact_instructions: String,
+    runs: Vec<Run>,
+}
+
+/// One combination of backend and numerics.
+#[derive(Debug, Serialize, Deserialize)]
+struct Run {
+    backend: String,
+    device: Option<String>,
+    numerics: String,
+    /// What was measured; or the problem.
+    #[serde(flatten)]
+    times: Option<StepTimes>,
+    problem: Option<String>,
+}
+
+pub(crate) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
+    let recipes: Vec<Recipe> = args
+        .numerics
+        .iter()
+        .map(|numerics| recipe(args, *numerics))
+        .collect::<Result<_, _>>()?;
+    let machine = MachineArgs {
+        backend: Backend::Flex,
+        threads: args.threads,
+        data_dir: None,
+    };
+    backend::use_threads(&machine)?;
+    if args.here {
+        let (Some(backend), Some(recipe)) = (args.backend.first(), recipes.first()) else {
+            return Err(CliError::Usage("--here times one combination".to_owned()));
+        };
+        return here(args, *backend, recipe);
+    }
+    let (model, dataset) = match recipes.first() {
+        Some(recipe) => (recipe.model.name.clone(), recipe.data.name.clone()),
+        None => return Err(CliError::Usage("--numerics names none".to_owned())),
+    };
+    let mut found = Bench {
+        schema: "pol.bench/1",
+        version: env!("CARGO_PKG_VERSION"),
+        model,
+        dataset,
+        warmup: args.warmup,
+        threads: rayon::current_num_threads(),
+        exact_instructions: Isa::chosen()
+            .map_err(|error| CliError::Usage(format!("{}: {error}", Isa::VARIABLE)))?
+            .to_string(),
+        runs: Vec::new(),
+    };
+    if !args.json {
+        output::line(format!(
+            "{} on {}, {} steps after {}; {} threads, exact kernels on the CPU with {}",
+            found.model,
+            found.dataset,
+            args.steps,
+            args.warmup,
+            found.threads,
+            found.exact_instructions
+        ));
+        output::line(
+            "backend  numerics          ms a step     least–most   CPU ms  records/s  launches  \
+             sent kB  device MiB  peak MiB",
+        );
+    }
+    for &backend in &args.backend {
+        for &numerics in &args.numerics {
+            output::progress_note(&format!("{backend}, {numerics}"));
+            let run = child(args, backend, numerics)?;
+            if !args.json {
+                print(&run);
+            }
+            found.runs.push(run);
+        }
+    }
+    let failed = found.runs.iter().any(|run| run.problem.is_some());
+    if args.json {
+        output::json(&found)?;
+    }
+    Ok(if failed {
+        Exit::Environment
+    } else {
+        Exit::Done
+    })
+}
+
+/// The recipe to time, with these numerics.
+fn recipe(args: &BenchArgs, numerics: Numerics) -> Result<Recipe, CliError> {
+    let mut file = recipe_file(&args.recipe)?;
+    if let Some(model) = args.model.as_deref().filter(|m| *m != file.model.name) {
+        file.model = Named::new(model);
+    }
+    file.batch_size = args.batch_size.unwrap_or(file.batch_size);
+    (file.epochs, file.steps) = (None, Some(args.warmup + args.steps));
+    file.numerics = numerics;
+    Ok(file.resolve(RECORDS.max(file.batch_size))?)
+}
+
+/// Times one combination in this process and prints what was measured.
+fn here(args: &BenchArgs, backend: Backend, recipe: &Recipe) -> Result<Exit, CliError> {
+    let opened = match backend::open_named(backend, recipe.numerics)? {
+        Opening::Ready(opened) => opened,
+        Opening::Delegated(exit) => return Ok(exit),
+    };
+    let times = bench(recipe, &opened.device, (args.warmup, args.steps))?;
+    output::json(&Run {
+        backend: backend.name().to_owned(),
+        device: Some(opened.name),
+        numerics: recipe.numerics.to_string(),
+        times: Some(times),
+        problem: None,
+    })?;
+    Ok(Exit::Done)
+}
+
+/// Times one combination in a process of its own: its peak of memory is its own then, and a driver that
+/// falls over takes nothing else with it.
+fn child(args: &BenchArgs, backend: Backend, numerics: Numerics) -> Result<Run, CliError> {
+    let program = std::env::current_exe()
+        .map_err(|error| CliError::Environment(format!("this program is not found: {error}")))?;
+    let mut command = Command::new(program);
+    command.args(["bench", "--here", "--recipe", &args.recipe]);
+    command.args(["--backend", backend.name()]);
+    command.args(["--numerics", &numerics.to_string()]);
+    command.args(["--steps", &args.steps.to_string()]);
+    command.args(["--warmup", &args.warmup.to_string()]);
+    if let Some(model) = &args.model {
+        command.args(["--model", model]);
+    }
+    if let Some(batch_size) = args.batch_size {
+        command.args(["--batch-size", &batch_size.to_string()]);
+    }
+    if let Some(threads) = args.threads {
+        command.args(["--threads", &threads.to_string()]);
+    }
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| CliError::Environment(format!("no process could be begun: {error}")))?;
+    let problem = match (output.status.success(), output.status.code()) {
+        (true, _) => match serde_json::from_slice(&output.stdout) {
+            Ok(run) => return Ok(run),
+            Err(error) => format!("its result cannot be read: {error}"),
+        },
+        (false, None) => {
+            "it was ended by a signal: the driver crashed, or memory ran out".to_owned()
+        }
+        (false, Some(_)) => said(&String::from_utf8_lossy(&output.stderr)),
+    };
+    Ok(Run {
+        backend: backend.name().to_owned(),
+        device: None,
+        numerics: numerics.to_string(),
+        times: None,
+        problem: Some(problem),
+    })
+}
+
+/// What a child said was wrong; of a panic, its message.
+fn said(stderr: &str) -> String {
+    let error = stderr.lines().find_map(|line| line.strip_prefix("error: "));
+    let last = || stderr.lines().rev().find(|line| !line.trim().is_empty());
+    error.or_else(last).unwrap_or("it failed").to_owned()
+}
+
+fn print(run: &Run) {
+    let Some(times) = &run.times else {
+        let problem = run.problem.as_deref().unwrap_or("not measured");
+        let line = format!("{:<8} {:<16} {problem}", run.backend, run.numerics);
+        return output::line(output::clean(&line));
+    };
+    let ms = |seconds: f64| seconds * 1e3;
+    let mib = |bytes: Option<u64>| match bytes {
+        Some(bytes) => format!("{:.0}", bytes as f64 / f64::from(1 << 20)),
+        None => "–".to_owned(),
+    };
+    let range = format!("{:.2}–{:.2}", ms(times.least_step_s), ms(times.most_step_s));
+    output::line(format!(
+        "{:<8} {:<16} {:>10.2} {range:>14} {:>8.2} {:>10.0} {:>9.0} {:>8.0} {:>11} {:>9}",
+        run.backend,
+        run.numerics,
+        ms(times.median_step_s),
+        ms(times.median_step_cpu_s),
+        times.records_per_s,
+        times.launches_per_step,
+        times.uploaded_bytes_per_step as f64 / 1e3,
+        mib(times.device_bytes),
+        mib(times.peak_rss_bytes),
+    ));
+}

@@ -1,0 +1,335 @@
+//! `pol doctor --thorough`: the same few steps on every backend, compared.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use burn::tensor::Device;
+use pol_core::adapter::Backend;
+use pol_core::recipe::{Numerics, Profile, Recipe};
+use pol_experiments::{reproduction_error, train_few};
+use pol_models::recipe_file::RecipeFile;
+use serde::{Deserialize, Serialize};
+
+use crate::args::{DoctorArgs, DoctorModel};
+use crate::backend::Found;
+use crate::error::CliError;
+use crate::output;
+
+/// How long one training may take. Drivers compile kernels on first use, and llvmpipe is slow.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// What was compared.
+#[derive(Debug, Serialize)]
+pub(super) struct Thorough {
+    /// Of each training.
+    steps: u64,
+    trainings: Vec<Compared>,
+    /// Whether all that must be equal is.
+    pub(super) agree: bool,
+}
+
+/// A model and numerics, on every backend that may run them.
+#[derive(Debug, Serialize)]
+struct Compared {
+    model: &'static str,
+    numerics: String,
+    runs: Vec<Trained>,
+    /// For exact numerics: whether all commitments are the same.
+    equal: Option<bool>,
+    /// For stock numerics: ε over movement (l2) of each two backends.
+    errors: Vec<Apart>,
+}
+
+#[derive(Debug, Serialize)]
+struct Trained {
+    backend: &'static str,
+    commitment: Option<String>,
+    seconds: f64,
+    problem: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Apart {
+    backends: [&'static str; 2],
+    error: Option<f64>,
+}
+
+/// What a child prints.
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    commitment: Option<String>,
+    problem: Option<String>,
+}
+
+impl DoctorModel {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Lenet5 => "lenet5",
+            Self::Mlp => "mlp",
+            Self::Resnet20 => "resnet20",
+        }
+    }
+
+    fn recipe(self, numerics: Numerics, steps: u64) -> Result<Recipe, CliError> {
+        let (shipped, batch_size) = match self {
+            Self::Lenet5 => ("digits-lenet", 32),
+            Self::Mlp => ("digits-mlp", 32),
+            Self::Resnet20 => ("cifar10-resnet20", 16),
+        };
+        let mut file = RecipeFile::shipped(shipped)
+            .ok_or_else(|| CliError::Usage(format!("there is no recipe `{shipped}`")))?;
+        file.batch_size = batch_size;
+        (file.epochs, file.steps) = (None, Some(steps));
+        file.numerics = numerics;
+        Ok(file.resolve(512)?)
+    }
+}
+
+/// Trains in this process; what `--probe --train` is for.
+pub(super) fn train_here(
+    args: &DoctorArgs,
+    backend: Backend,
+    model: DoctorModel,
+    into: &Path,
+) -> Result<(), CliError> {
+    let trained = backend
+        .device()
+        .map_err(CliError::from)
+        .and_then(|device: Device| {
+            let recipe = model.recipe(args.numerics, args.steps)?;
+            Ok(train_few(&recipe, &device, into)?)
+        });
+    output::json(&match trained {
+        Ok(commitment) => Answer {
+            commitment: Some(commitment.to_string()),
+            problem: None,
+        },
+        Err(error) => Answer {
+            commitment: None,
+            problem: Some(error.to_string()),
+        },
+    })
+}
+
+/// Trains every model on every backend that is present, each in a process of its own, and compares.
+pub(super) fn run(args: &DoctorArgs, found: &[Found]) -> Result<Thorough, CliError> {
+    let folder = tempfile::tempdir()
+        .map_err(|error| CliError::Environment(format!("no folder for the trainings: {error}")))?;
+    let mut trainings = Vec::new();
+    let numerics = [
+        Numerics::Exact(Profile::UnfusedV1),
+        Numerics::Exact(Profile::FmaV1),
+        Numerics::Stock,
+    ];
+    for &model in &args.models {
+        for numerics in numerics {
+            let able = Backend::ALL
+                .into_iter()
+                .zip(found)
+                .filter(|(_, found)| may_run(found, numerics));
+            let mut runs = Vec::new();
+            let mut folders = Vec::new();
+            for (backend, _) in able {
+                let into = folder
+                    .path()
+                    .join(format!("{}-{}", trainings.len(), backend.name()));
+                output::progress_note(&format!("{}, {numerics}, {backend}", model.name()));
+                runs.push(child(args, backend, numerics, model, &into));
+                folders.push(into);
+            }
+            trainings.push(compare(model, numerics, runs, &folders));
+        }
+    }
+    let agree = trainings.iter().all(|compared| {
+        let ran = compared.runs.iter().all(|run| run.problem.is_none());
+        ran && compared.equal != Some(false)
+    });
+    Ok(Thorough {
+        steps: args.steps,
+        trainings,
+        agree,
+    })
+}
+
+fn may_run(found: &Found, numerics: Numerics) -> bool {
+    match numerics {
+        Numerics::Stock => found.present,
+        Numerics::Exact(_) => {
+            let name = numerics.to_string();
+            let profiles = found.exact.iter().filter(|exact| exact.passed);
+            profiles
+                .map(|exact| format!("exact/{}", exact.profile))
+                .any(|of| of == name)
+        }
+    }
+}
+
+fn compare(
+    model: DoctorModel,
+    numerics: Numerics,
+    runs: Vec<Trained>,
+    folders: &[PathBuf],
+) -> Compared {
+    let commitments: Vec<_> = runs
+        .iter()
+        .filter_map(|run| run.commitment.as_ref())
+        .collect();
+    let equal = numerics
+        .is_exact()
+        .then(|| commitments.windows(2).all(|pair| pair[0] == pair[1]));
+    let mut errors = Vec::new();
+    if !numerics.is_exact() {
+        for (i, first) in runs.iter().enumerate() {
+            for (j, second) in runs.iter().enumerate().skip(i + 1) {
+                errors.push(Apart {
+                    backends: [first.backend, second.backend],
+                    error: reproduction_error(&folders[i], &folders[j]).ok(),
+                });
+            }
+        }
+    }
+    Compared {
+        model: model.name(),
+        numerics: numerics.to_string(),
+        runs,
+        equal,
+        errors,
+    }
+}
+
+/// One training, in a process of its own: a driver that falls over takes nothing else with it.
+fn child(
+    args: &DoctorArgs,
+    backend: Backend,
+    numerics: Numerics,
+    model: DoctorModel,
+    into: &Path,
+) -> Trained {
+    let started = Instant::now();
+    let answer = ask(args, backend, numerics, model, into).unwrap_or_else(|problem| Answer {
+        commitment: None,
+        problem: Some(problem),
+    });
+    Trained {
+        backend: backend.name(),
+        commitment: answer.commitment,
+        seconds: started.elapsed().as_secs_f64(),
+        problem: answer.problem,
+    }
+}
+
+fn ask(
+    args: &DoctorArgs,
+    backend: Backend,
+    numerics: Numerics,
+    model: DoctorModel,
+    into: &Path,
+) -> Result<Answer, String> {
+    let failed = |error: std::io::Error| error.to_string();
+    let program = std::env::current_exe().map_err(failed)?;
+    let mut child = Command::new(program)
+        .args(["doctor", "--probe", backend.name(), "--numerics"])
+        .arg(numerics.to_string())
+        .args(["--thorough", "--train", model.name(), "--steps"])
+        .arg(args.steps.to_string())
+        .arg("--into")
+        .arg(into)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    let started = Instant::now();
+    while child.try_wait().map_err(failed)?.is_none() {
+        if started.elapsed() > LIMIT {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(format!("it was not done after {LIMIT:?}"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let output = child.wait_with_output().map_err(failed)?;
+    serde_json::from_slice(&output.stdout).map_err(|_| match output.status.code() {
+        Some(_) => "its driver failed while it trained".to_owned(),
+        None => "its driver crashed while it trained, or memory ran out".to_owned(),
+    })
+}
+
+/// Prints what was compared as a matrix: a row for each training, a column for each backend.
+pub(super) fn print(thorough: &Thorough) {
+    output::line("");
+    output::line(format!(
+        "the same {} steps on each; exact: the commitment, stock: how far from `{}`, over how far it moved",
+        thorough.steps,
+        Backend::Flex
+    ));
+    let mut backends: Vec<&str> = Vec::new();
+    for run in thorough
+        .trainings
+        .iter()
+        .flat_map(|compared| &compared.runs)
+    {
+        if !backends.contains(&run.backend) {
+            backends.push(run.backend);
+        }
+    }
+    let columns: String = backends.iter().map(|name| format!(" {name:<14}")).collect();
+    output::line(format!("{:<9} {:<17}{columns} agree", "model", "numerics"));
+    for compared in &thorough.trainings {
+        let cell = |backend: &&str| {
+            let run = compared.runs.iter().find(|run| run.backend == *backend);
+            let text = match run {
+                None => "–".to_owned(),
+                Some(Trained {
+                    problem: Some(_), ..
+                }) => "failed".to_owned(),
+                Some(run) if compared.equal.is_some() => {
+                    let commitment = run.commitment.as_deref().unwrap_or("–");
+                    commitment.chars().take(12).collect()
+                }
+                Some(run) => from_first(compared, run.backend),
+            };
+            format!(" {text:<14}")
+        };
+        let cells: String = backends.iter().map(cell).collect();
+        let agree = match compared.equal {
+            Some(true) if compared.runs.len() > 1 => "yes",
+            Some(false) => "NO",
+            _ => "",
+        };
+        output::line(format!(
+            "{:<9} {:<17}{cells} {agree}",
+            compared.model, compared.numerics
+        ));
+    }
+    for compared in &thorough.trainings {
+        for run in &compared.runs {
+            if let Some(problem) = &run.problem {
+                output::line(output::clean(&format!(
+                    "failed: {}, {}, {}: {problem}",
+                    compared.model, compared.numerics, run.backend
+                )));
+            }
+        }
+    }
+    output::line(match thorough.agree {
+        true => "all that must be equal is",
+        false => {
+            "NOT all that must be equal is: exact proofs made here may not be accepted elsewhere"
+        }
+    });
+}
+
+fn from_first(compared: &Compared, backend: &str) -> String {
+    let first = compared.runs.first().map_or("", |run| run.backend);
+    let apart = compared
+        .errors
+        .iter()
+        .find(|apart| apart.backends == [first, backend]);
+    match apart.and_then(|apart| apart.error) {
+        Some(error) => format!("{error:.1e}"),
+        None if backend == first => "0".to_owned(),
+        None => "–".to_owned(),
+    }
+}
