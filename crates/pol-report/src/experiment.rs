@@ -86,10 +86,9 @@ fn plain(text: &str) -> String {
 }
 
 fn join(numbers: &[u64]) -> String {
+    let follows = |pair: &[u64]| pair[0].checked_add(1) == Some(pair[1]);
     match numbers {
-        [first, .., last] if last - first == numbers.len() as u64 - 1 => {
-            format!("{first} to {last}")
-        }
+        [first, _, .., last] if numbers.windows(2).all(follows) => format!("{first} to {last}"),
         _ => {
             let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
             numbers.join(", ")
@@ -382,4 +381,19 @@ fn cost(rows: &str) -> Result<Vec<Figure>, csv::Error> {
             &|row| row.recorded_seconds / row.plain_seconds.max(f64::MIN_POSITIVE),
         ),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nonces_are_joined_in_any_order() {
+        assert_eq!(join(&[]), "");
+        assert_eq!(join(&[3]), "3");
+        assert_eq!(join(&[0, 1, 2]), "0 to 2");
+        assert_eq!(join(&[0, 2, 1]), "0, 2, 1");
+        assert_eq!(join(&[7, 0]), "7, 0");
+        assert_eq!(join(&[u64::MAX, 0]), format!("{}, 0", u64::MAX));
+    }
 }

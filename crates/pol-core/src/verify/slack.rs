@@ -210,13 +210,35 @@ fn way(first: &State, last: &State, name: &str) -> f64 {
     l2.min(1.5 * *median * (count as f64).sqrt())
 }
 
-/// What tolerances of each parameter are measured by: its own length, or its fair share of all, by the
-/// number of its elements, if that is more. A parameter that hardly moves is held to what others do.
+/// What tolerances of each parameter are measured by: its own length, or what it would be if its elements
+/// went as far as the model's [`typical`] ones, if that is more. A parameter that hardly moves is held
+/// to what most others do, and none to what a few do.
 pub(super) fn yardsticks(lengths: &[f64], sizes: &[f64]) -> Vec<f64> {
-    let (all, elements) = (total(lengths), sizes.iter().sum::<f64>());
-    let fair = |size: &f64| all * (size / elements.max(1.0)).sqrt();
+    let typical = typical(lengths, sizes);
     let yards = lengths.iter().zip(sizes);
-    yards.map(|(own, size)| larger(*own, fair(size))).collect()
+    yards
+        .map(|(own, size)| larger(*own, typical * size.sqrt()))
+        .collect()
+}
+
+/// How far half of all elements go at most: the median, over the elements of all parameters, of the root
+/// mean square of the parameter that an element is in. A small parameter that goes very far, as
+/// biases do that no loss holds back, does not count for the others.
+fn typical(lengths: &[f64], sizes: &[f64]) -> f64 {
+    let mut each: Vec<(f64, f64)> = (lengths.iter().zip(sizes))
+        .filter(|(_, size)| **size > 0.0)
+        .map(|(length, size)| (length / size.sqrt(), *size))
+        .collect();
+    each.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let half = each.iter().map(|(_, size)| size).sum::<f64>() / 2.0;
+    let mut counted = 0.0;
+    let mut median = each.into_iter().skip_while(|(_, size)| {
+        counted += size;
+        counted < half
+    });
+    median
+        .next()
+        .map_or(0.0, |(root_mean_square, _)| root_mean_square)
 }
 
 /// √Σx².
@@ -259,6 +281,23 @@ mod tests {
         far[0] = 1000.0;
         assert!(way(&state(&[0.0; 100]), &state(&far), "model/w") < 16.0);
         assert_eq!(way(&state(&[0.0; 2]), &state(&[0.0; 2]), "model/w"), 0.0);
+    }
+
+    /// An output layer's biases under Adam, which normalises what softmax would cancel: they went 770, the
+    /// hidden weights 60. All together went 12 times as far as these.
+    #[test]
+    fn a_small_parameter_that_goes_far_does_not_lengthen_what_others_are_measured_by() {
+        let sizes = [512.0, 8.0, 80.0, 10.0];
+        let yards = yardsticks(&[60.0, 2.0, 5.0, 770.0], &sizes);
+        let typical = 60.0 / 512f64.sqrt();
+        assert_eq!((yards[0], yards[3]), (60.0, 770.0));
+        // What hardly moves is measured by what most elements do.
+        assert!((yards[1] - typical * 8f64.sqrt()).abs() < 1e-12);
+        assert!((yards[2] - typical * 80f64.sqrt()).abs() < 1e-12);
+        let none = yardsticks(&[], &[]);
+        assert!(none.is_empty());
+        let unknown = yardsticks(&[f64::NAN, 1.0], &[4.0, 400.0]);
+        assert!(unknown[0].is_nan() && unknown[1] == 1.0);
     }
 
     #[test]
