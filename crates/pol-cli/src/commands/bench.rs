@@ -6,7 +6,9 @@ use pol_core::adapter::Backend;
 use pol_core::recipe::{Numerics, Recipe};
 use pol_exact::simd::Isa;
 use pol_experiments::{StepTimes, bench};
+use pol_models::model::ModelSpec;
 use pol_models::recipe_file::Named;
+use pol_models::{RecipeMismatch, dataset_of};
 use serde::{Deserialize, Serialize};
 
 use crate::args::{BenchArgs, MachineArgs};
@@ -122,7 +124,18 @@ fn recipe(args: &BenchArgs, numerics: Numerics) -> Result<Recipe, CliError> {
     file.batch_size = args.batch_size.unwrap_or(file.batch_size);
     (file.epochs, file.steps) = (None, Some(args.warmup + args.steps));
     file.numerics = numerics;
-    Ok(file.resolve(RECORDS.max(file.batch_size))?)
+    let recipe = file.resolve(RECORDS.max(file.batch_size))?;
+    // A slip is the user's, whatever the device: found before anything is begun.
+    fits(&recipe)?;
+    Ok(recipe)
+}
+
+/// Whether there are such a model and such images, and the one is for the other.
+fn fits(recipe: &Recipe) -> Result<(), RecipeMismatch> {
+    let (name, image) = (&recipe.model.name, dataset_of(recipe)?.image());
+    let spec = ModelSpec::of(&recipe.model)?;
+    spec.check(name, image)?;
+    Ok(spec.check_batch(name, image, recipe.batch_size)?)
 }
 
 /// Times one combination in this process and prints what was measured.
