@@ -567,7 +567,10 @@ fn is_present(backend: &str) -> bool {
 #[test]
 fn bench_counts_the_kernels_that_a_device_is_sent() {
     if !is_present("wgpu") {
-        eprintln!("skipped: no Vulkan device here");
+        #[expect(clippy::print_stderr, reason = "a skipped test says so")]
+        {
+            eprintln!("skipped: there is no Vulkan device here");
+        }
         return;
     }
     let arguments = ["bench", "--recipe", "digits-lenet", "--batch-size", "4"];
