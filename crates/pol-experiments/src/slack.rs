@@ -406,9 +406,12 @@ impl Forger<'_> {
                 // weight itself could be pushed.
                 let weights = rooms.get(of(&weights)?)?.typical() * multiple;
                 let leads = self.leads(push.rate);
-                for (gap, second) in gaps.iter_mut().zip(second.values()) {
-                    let most = weights * second.sqrt() / leads;
-                    *gap = gap.clamp(-most, most);
+                // At the end of a schedule the rate may be zero, and a moment leads nowhere.
+                if leads > 0.0 {
+                    for (gap, second) in gaps.iter_mut().zip(second.values()) {
+                        let most = weights * second.sqrt() / leads;
+                        *gap = gap.clamp(-most, most);
+                    }
                 }
             }
             let room = rooms.get(of(entry.name())?)?;
