@@ -237,7 +237,7 @@ pub(crate) struct DoctorArgs {
     #[arg(long, hide = true, default_value = "stock", value_parser = numerics)]
     pub(crate) numerics: Numerics,
     /// With --probe, train this model and write the proof to --into.
-    #[arg(long, hide = true, requires = "into")]
+    #[arg(long, hide = true, requires = "into", requires = "probe")]
     pub(crate) train: Option<DoctorModel>,
     /// With --train, a new folder.
     #[arg(long, hide = true)]

@@ -17,6 +17,8 @@ use crate::output;
 
 /// How long a child may take to open a device. Drivers compile shaders on first use.
 const PROBE_LIMIT: Duration = Duration::from_secs(120);
+/// More threads than this only wait for one another.
+const MAX_THREADS: usize = 1024;
 /// Set for the program that cargo was asked to run in our place.
 const REBUILT: &str = "POL_REBUILT";
 
@@ -60,7 +62,9 @@ pub(crate) enum Opening {
 pub(crate) fn use_threads(machine: &MachineArgs) -> Result<(), CliError> {
     match machine.threads {
         None => Ok(()),
-        Some(0) => Err(CliError::Usage("--threads must be at least 1".to_owned())),
+        Some(threads) if !(1..=MAX_THREADS).contains(&threads) => Err(CliError::Usage(format!(
+            "--threads must be from 1 to {MAX_THREADS}"
+        ))),
         Some(threads) => rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build_global()
@@ -228,16 +232,27 @@ fn bare(backend: Backend) -> Found {
     }
 }
 
+/// Ends this process when the one that started it is gone, however that ended: its end of the pipe that is our
+/// standard input closes.
+pub(crate) fn end_with_parent() {
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(130);
+    });
+}
+
 fn probe_child(backend: Backend, numerics: Numerics) -> Result<Found, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut child = Command::new(program)
         .args(["doctor", "--probe", backend.name(), "--numerics"])
         .arg(numerics.to_string())
-        .stdin(Stdio::null())
+        // Held open: see `end_with_parent`.
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| error.to_string())?;
+    let _alive = child.stdin.take();
     let started = Instant::now();
     loop {
         match child.try_wait() {

@@ -53,13 +53,13 @@ pub(crate) struct BenchArgs {
         default_value = "flex"
     )]
     pub(crate) backend: Vec<Backend>,
-    /// Whose kernels to time, one after the other.
+    /// Whose kernels to time, one after the other. Default: stock, and every exact profile that the device
+    /// may run.
     #[arg(
         long,
         value_name = "NUMERICS,…",
         value_delimiter = ',',
-        value_parser = numerics,
-        default_value = "exact,exact/fma-v1,stock"
+        value_parser = numerics
     )]
     pub(crate) numerics: Vec<Numerics>,
     /// Steps to time.

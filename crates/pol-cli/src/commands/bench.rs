@@ -1,9 +1,9 @@
 //! `pol bench`.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use pol_core::adapter::Backend;
-use pol_core::recipe::{Numerics, Recipe};
+use pol_core::recipe::{Numerics, Profile, Recipe};
 use pol_exact::simd::Isa;
 use pol_experiments::{StepTimes, bench};
 use pol_models::model::ModelSpec;
@@ -45,9 +45,20 @@ struct Run {
     problem: Option<String>,
 }
 
+/// What is timed where no numerics are asked for, as far as a device may run them.
+const USUAL: [Numerics; 3] = [
+    Numerics::Exact(Profile::UnfusedV1),
+    Numerics::Exact(Profile::FmaV1),
+    Numerics::Stock,
+];
+
 pub(crate) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
-    let recipes: Vec<Recipe> = args
-        .numerics
+    let usual = args.numerics.is_empty();
+    let numerics = match usual {
+        true => USUAL.to_vec(),
+        false => once_each(&args.numerics),
+    };
+    let recipes: Vec<Recipe> = numerics
         .iter()
         .map(|numerics| recipe(args, *numerics))
         .collect::<Result<_, _>>()?;
@@ -61,7 +72,15 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
         let (Some(backend), Some(recipe)) = (args.backend.first(), recipes.first()) else {
             return Err(CliError::Usage("--here times one combination".to_owned()));
         };
+        backend::end_with_parent();
         return here(args, *backend, recipe);
+    }
+    let backends = once_each(&args.backend);
+    for &missing in backends.iter().filter(|backend| !backend.is_compiled()) {
+        // Started by cargo, the build that has it takes over; else its rows say what is missing.
+        if let Ok(Opening::Delegated(exit)) = backend::open_named(missing, Numerics::Stock) {
+            return Ok(exit);
+        }
     }
     let (model, dataset) = match recipes.first() {
         Some(recipe) => (recipe.model.name.clone(), recipe.data.name.clone()),
@@ -81,7 +100,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
     };
     if !args.json {
         output::line(format!(
-            "{} on {}, {} steps after {}; {} threads, exact kernels on the CPU with {}",
+            "{} on {}, steps: {} after {} to warm up; threads: {}, exact kernels on the CPU with {}",
             found.model,
             found.dataset,
             args.steps,
@@ -94,10 +113,15 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
              sent kB  device MiB  peak MiB",
         );
     }
-    for &backend in &args.backend {
-        for &numerics in &args.numerics {
+    for &backend in &backends {
+        for &numerics in &numerics {
             output::progress_note(&format!("{backend}, {numerics}"));
             let run = child(args, backend, numerics)?;
+            let unfit = |problem: &String| problem.contains("may not run");
+            if usual && run.problem.as_ref().is_some_and(unfit) {
+                output::note(run.problem.unwrap_or_default());
+                continue;
+            }
             if !args.json {
                 print(&run);
             }
@@ -113,6 +137,17 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
     } else {
         Exit::Done
     })
+}
+
+/// The items in their order, each once.
+fn once_each<T: Copy + PartialEq>(items: &[T]) -> Vec<T> {
+    let mut seen = Vec::new();
+    for item in items {
+        if !seen.contains(item) {
+            seen.push(*item);
+        }
+    }
+    seen
 }
 
 /// The recipe to time, with these numerics.
@@ -175,8 +210,12 @@ fn child(args: &BenchArgs, backend: Backend, numerics: Numerics) -> Result<Run, 
     if let Some(threads) = args.threads {
         command.args(["--threads", &threads.to_string()]);
     }
+    // Held open while it runs: see `end_with_parent`.
+    let (_alive, stdin) = std::io::pipe()
+        .map(|(read, write)| (write, read))
+        .map_err(|error| CliError::Environment(format!("no pipe could be made: {error}")))?;
     let output = command
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .output()
         .map_err(|error| CliError::Environment(format!("no process could be begun: {error}")))?;
     let problem = match (output.status.success(), output.status.code()) {
@@ -198,11 +237,26 @@ fn child(args: &BenchArgs, backend: Backend, numerics: Numerics) -> Result<Run, 
     })
 }
 
-/// What a child said was wrong; of a panic, its message.
+/// What a child said was wrong, with its remedy; of a panic, its message.
 fn said(stderr: &str) -> String {
-    let error = stderr.lines().find_map(|line| line.strip_prefix("error: "));
-    let last = || stderr.lines().rev().find(|line| !line.trim().is_empty());
-    error.or_else(last).unwrap_or("it failed").to_owned()
+    let after = |prefix: &str| {
+        stderr
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(prefix))
+    };
+    let panicked = || {
+        let mut lines = stderr
+            .lines()
+            .skip_while(|line| !line.contains("panicked at"));
+        lines.nth(1)
+    };
+    match (after("error: "), after("help: ")) {
+        (Some(error), Some(remedy)) => format!("{error}; {remedy}"),
+        (Some(error), None) => error.to_owned(),
+        (None, _) => panicked()
+            .unwrap_or("it failed and said nothing")
+            .to_owned(),
+    }
 }
 
 fn print(run: &Run) {

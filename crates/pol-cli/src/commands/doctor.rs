@@ -7,7 +7,7 @@ use pol_exact::simd::Isa;
 use serde::Serialize;
 
 use crate::args::DoctorArgs;
-use crate::backend::{Found, probe_all, probe_here};
+use crate::backend::{self, Found, probe_all, probe_here};
 use crate::error::{CliError, Exit};
 use crate::output;
 use thorough::Thorough;
@@ -26,6 +26,9 @@ struct Doctor {
 }
 
 pub(crate) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
+    if args.probe.is_some() {
+        backend::end_with_parent();
+    }
     if let (Some(backend), Some(model), Some(into)) = (args.probe, args.train, &args.into) {
         thorough::train_here(args, backend, model, into)?;
         return Ok(Exit::Done);
@@ -34,6 +37,11 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
         output::json(&probe_here(backend, args.numerics))?;
         return Ok(Exit::Done);
     }
+    // Before anything that takes long.
+    let folder = match args.thorough {
+        true => Some(place()?),
+        false => None,
+    };
     let mut doctor = Doctor {
         schema: "pol.doctor/1",
         version: env!("CARGO_PKG_VERSION"),
@@ -47,8 +55,8 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
     if !args.json {
         print(&doctor);
     }
-    if args.thorough {
-        let compared = thorough::run(args, &doctor.backends)?;
+    if let Some(folder) = &folder {
+        let compared = thorough::run(args, &doctor.backends, folder.path())?;
         if !args.json {
             thorough::print(&compared);
         }
@@ -57,11 +65,28 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
     if args.json {
         output::json(&doctor)?;
     }
-    let disagree = doctor.thorough.is_some_and(|thorough| !thorough.agree);
+    let disagree = (doctor.thorough).is_some_and(|thorough| thorough.agree == Some(false));
     Ok(match disagree {
         true => Exit::Environment,
         false => Exit::Done,
     })
+}
+
+/// A folder for the trainings, that is gone afterwards, also if it is Ctrl-C that ends them.
+fn place() -> Result<tempfile::TempDir, CliError> {
+    let failed = |error: &dyn std::fmt::Display| {
+        CliError::Environment(format!(
+            "no folder for the trainings ({error}); TMPDIR names where one may be made"
+        ))
+    };
+    let folder = tempfile::tempdir().map_err(|error| failed(&error))?;
+    let path = folder.path().to_owned();
+    ctrlc::set_handler(move || {
+        let _ = std::fs::remove_dir_all(&path);
+        std::process::exit(130);
+    })
+    .map_err(|error| failed(&error))?;
+    Ok(folder)
 }
 
 fn print(doctor: &Doctor) {

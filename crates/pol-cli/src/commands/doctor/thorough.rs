@@ -25,8 +25,9 @@ pub(super) struct Thorough {
     /// Of each training.
     steps: u64,
     trainings: Vec<Compared>,
-    /// Whether all that must be equal is.
-    pub(super) agree: bool,
+    /// Whether all that must be equal is, and every training came to its end. Nothing, where none was
+    /// compared with another.
+    pub(super) agree: Option<bool>,
 }
 
 /// A model and numerics, on every backend that may run them.
@@ -35,7 +36,7 @@ struct Compared {
     model: &'static str,
     numerics: String,
     runs: Vec<Trained>,
-    /// For exact numerics: whether all commitments are the same.
+    /// For exact numerics on more than one backend: whether all commitments are the same.
     equal: Option<bool>,
     /// For stock numerics: ε over movement (l2) of each two backends.
     errors: Vec<Apart>,
@@ -60,6 +61,12 @@ struct Apart {
 struct Answer {
     commitment: Option<String>,
     problem: Option<String>,
+}
+
+impl Compared {
+    fn failed(&self) -> bool {
+        self.runs.iter().any(|run| run.problem.is_some())
+    }
 }
 
 impl DoctorModel {
@@ -113,16 +120,16 @@ pub(super) fn train_here(
 }
 
 /// Trains every model on every backend that is present, each in a process of its own, and compares.
-pub(super) fn run(args: &DoctorArgs, found: &[Found]) -> Result<Thorough, CliError> {
-    let folder = tempfile::tempdir()
-        .map_err(|error| CliError::Environment(format!("no folder for the trainings: {error}")))?;
+pub(super) fn run(args: &DoctorArgs, found: &[Found], folder: &Path) -> Result<Thorough, CliError> {
     let mut trainings = Vec::new();
     let numerics = [
         Numerics::Exact(Profile::UnfusedV1),
         Numerics::Exact(Profile::FmaV1),
         Numerics::Stock,
     ];
-    for &model in &args.models {
+    let mut models = args.models.clone();
+    models.dedup();
+    for model in models {
         for numerics in numerics {
             let able = Backend::ALL
                 .into_iter()
@@ -131,9 +138,7 @@ pub(super) fn run(args: &DoctorArgs, found: &[Found]) -> Result<Thorough, CliErr
             let mut runs = Vec::new();
             let mut folders = Vec::new();
             for (backend, _) in able {
-                let into = folder
-                    .path()
-                    .join(format!("{}-{}", trainings.len(), backend.name()));
+                let into = folder.join(format!("{}-{}", trainings.len(), backend.name()));
                 output::progress_note(&format!("{}, {numerics}, {backend}", model.name()));
                 runs.push(child(args, backend, numerics, model, &into));
                 folders.push(into);
@@ -141,9 +146,10 @@ pub(super) fn run(args: &DoctorArgs, found: &[Found]) -> Result<Thorough, CliErr
             trainings.push(compare(model, numerics, runs, &folders));
         }
     }
-    let agree = trainings.iter().all(|compared| {
-        let ran = compared.runs.iter().all(|run| run.problem.is_none());
-        ran && compared.equal != Some(false)
+    let compared = |of: &Compared| of.runs.len() > 1 || of.failed();
+    let agree = trainings.iter().any(compared).then(|| {
+        let fine = |of: &Compared| !of.failed() && of.equal != Some(false);
+        trainings.iter().all(fine)
     });
     Ok(Thorough {
         steps: args.steps,
@@ -175,9 +181,8 @@ fn compare(
         .iter()
         .filter_map(|run| run.commitment.as_ref())
         .collect();
-    let equal = numerics
-        .is_exact()
-        .then(|| commitments.windows(2).all(|pair| pair[0] == pair[1]));
+    let comparable = numerics.is_exact() && commitments.len() > 1;
+    let equal = comparable.then(|| commitments.windows(2).all(|pair| pair[0] == pair[1]));
     let mut errors = Vec::new();
     if !numerics.is_exact() {
         for (i, first) in runs.iter().enumerate() {
@@ -235,11 +240,13 @@ fn ask(
         .arg(args.steps.to_string())
         .arg("--into")
         .arg(into)
-        .stdin(Stdio::null())
+        // Held open: see `backend::end_with_parent`.
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .map_err(failed)?;
+    let _alive = child.stdin.take();
     let started = Instant::now();
     while child.try_wait().map_err(failed)?.is_none() {
         if started.elapsed() > LIMIT {
@@ -251,8 +258,11 @@ fn ask(
     }
     let output = child.wait_with_output().map_err(failed)?;
     serde_json::from_slice(&output.stdout).map_err(|_| match output.status.code() {
-        Some(_) => "its driver failed while it trained".to_owned(),
-        None => "its driver crashed while it trained, or memory ran out".to_owned(),
+        Some(code) => {
+            format!("it ended with code {code} while it trained: its driver, or a full disk")
+        }
+        None => "it was ended by a signal while it trained: its driver crashed, or memory ran out"
+            .to_owned(),
     })
 }
 
@@ -284,7 +294,7 @@ pub(super) fn print(thorough: &Thorough) {
                 Some(Trained {
                     problem: Some(_), ..
                 }) => "failed".to_owned(),
-                Some(run) if compared.equal.is_some() => {
+                Some(run) if compared.errors.is_empty() && compared.numerics != "stock" => {
                     let commitment = run.commitment.as_deref().unwrap_or("–");
                     commitment.chars().take(12).collect()
                 }
@@ -294,7 +304,7 @@ pub(super) fn print(thorough: &Thorough) {
         };
         let cells: String = backends.iter().map(cell).collect();
         let agree = match compared.equal {
-            Some(true) if compared.runs.len() > 1 => "yes",
+            Some(true) => "yes",
             Some(false) => "NO",
             _ => "",
         };
@@ -313,11 +323,14 @@ pub(super) fn print(thorough: &Thorough) {
             }
         }
     }
+    let failed = thorough.trainings.iter().any(Compared::failed);
     output::line(match thorough.agree {
-        true => "all that must be equal is",
-        false => {
+        None => "nothing to compare with: only one backend here may run them",
+        Some(true) => "all that must be equal is",
+        Some(false) if !failed => {
             "NOT all that must be equal is: exact proofs made here may not be accepted elsewhere"
         }
+        Some(false) => "not all of it ran: see above",
     });
 }
 
