@@ -498,9 +498,12 @@ fn bench_times_every_combination_and_names_those_it_cannot() {
         assert_eq!(run["uploaded_bytes_per_step"], 8 * 4 * 75);
     }
 
-    let found = bench(&["--backend", "vulkan,flex", "--numerics", "stock"]);
+    // Each once, whatever is asked for twice.
+    let twice = ["--backend", "vulkan,flex,vulkan", "--numerics"];
+    let found = bench(&[&twice[..], &["stock,stock"]].concat());
     let found = found.expect(4).json();
     let runs = found["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 2);
     assert!(runs[0]["problem"].as_str().unwrap().contains("vulkan"));
     assert!(runs[0]["median_step_s"].is_null() && runs[1]["problem"].is_null());
 
@@ -509,6 +512,8 @@ fn bench_times_every_combination_and_names_those_it_cannot() {
         &["--recipe", "none"],
         &["--model", "none"],
         &["--batch-size", "0"],
+        &["--threads", "100000"],
+        &["--backend", ""],
     ] {
         pol(&[&["bench"], slip].concat()).expect(2);
     }
@@ -519,11 +524,13 @@ fn a_thorough_doctor_trains_on_every_backend_and_compares() {
     let arguments = ["doctor", "--thorough", "--models", "lenet5"];
     let found = pol(&[&arguments[..], &["--steps", "2", "--json"]].concat()).expect(0);
     let thorough = &found.json()["thorough"];
-    assert_eq!(
-        (&thorough["steps"], &thorough["agree"]),
-        (&2.into(), &true.into())
-    );
+    assert_eq!(thorough["steps"], 2);
     let trainings = thorough["trainings"].as_array().unwrap();
+    let compared = |of: &serde_json::Value| of["runs"].as_array().unwrap().len() > 1;
+    match trainings.iter().any(compared) {
+        true => assert_eq!(thorough["agree"], true),
+        false => assert!(thorough["agree"].is_null()),
+    }
     let numerics: Vec<_> = trainings.iter().map(|of| &of["numerics"]).collect();
     assert_eq!(numerics, ["exact/unfused-v1", "exact/fma-v1", "stock"]);
     for training in trainings {
@@ -534,7 +541,10 @@ fn a_thorough_doctor_trains_on_every_backend_and_compares() {
             assert_eq!(run["commitment"].as_str().unwrap().len(), 64);
         }
         let exact = training["numerics"] != "stock";
-        assert_eq!(training["equal"].is_null(), !exact);
+        match exact && compared(training) {
+            true => assert_eq!(training["equal"], true),
+            false => assert!(training["equal"].is_null()),
+        }
         for pair in training["errors"].as_array().unwrap() {
             // Another device rounds otherwise, and by no more than rounding does.
             let error = pair["error"].as_f64().unwrap();

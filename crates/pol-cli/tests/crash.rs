@@ -137,3 +137,45 @@ fn resuming_nothing_begins_and_resuming_a_finished_run_is_refused() {
         finished.stderr
     );
 }
+
+/// Processes that have this text in their command lines.
+#[cfg(target_os = "linux")]
+fn processes(text: &str) -> usize {
+    let folders = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = folders.filter_map(|folder| std::fs::read(folder.path().join("cmdline")).ok());
+    lines
+        .filter(|line| String::from_utf8_lossy(line).contains(text))
+        .count()
+}
+
+/// Measuring is done by child processes; they end with the one that began them, however that ends.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_killed_bench_leaves_no_process_behind() {
+    let run = Run::new();
+    std::fs::create_dir_all(run.path()).unwrap();
+    let recipe = run.file("killed.toml");
+    std::fs::write(&recipe, include_str!("../../../recipes/digits-lenet.toml")).unwrap();
+    let recipe = recipe.to_str().unwrap();
+    let wait = |count: usize| {
+        let started = Instant::now();
+        while processes(recipe) != count {
+            let now = processes(recipe);
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "{now} processes"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let arguments = ["bench", "--recipe", recipe, "--steps", "1000000"];
+    let mut bench = command(&arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait(2);
+    bench.kill().unwrap();
+    bench.wait().unwrap();
+    wait(0);
+}
