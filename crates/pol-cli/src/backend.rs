@@ -2,8 +2,8 @@
 //! a driver is missing or broken, so a child process tries it first.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
 use pol_core::adapter::{Backend, BackendError};
@@ -12,6 +12,7 @@ use pol_models::layers::kernels;
 use serde::{Deserialize, Serialize};
 
 use crate::args::MachineArgs;
+use crate::child::{self, ChildError};
 use crate::error::{CliError, Exit};
 use crate::output;
 
@@ -232,46 +233,13 @@ fn bare(backend: Backend) -> Found {
     }
 }
 
-/// Ends this process when the one that started it is gone, however that ended: its end of the pipe that is our
-/// standard input closes.
-pub(crate) fn end_with_parent() {
-    std::thread::spawn(|| {
-        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-        std::process::exit(130);
-    });
-}
-
 fn probe_child(backend: Backend, numerics: Numerics) -> Result<Found, String> {
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let mut child = Command::new(program)
-        .args(["doctor", "--probe", backend.name(), "--numerics"])
-        .arg(numerics.to_string())
-        // Held open: see `end_with_parent`.
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| error.to_string())?;
-    let _alive = child.stdin.take();
-    let started = Instant::now();
-    loop {
-        match child.try_wait() {
-            Ok(Some(_)) => break,
-            Ok(None) if started.elapsed() > PROBE_LIMIT => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(format!("its driver did not answer in {PROBE_LIMIT:?}"));
-            }
-            Ok(None) => std::thread::sleep(Duration::from_millis(10)),
-            Err(error) => return Err(error.to_string()),
-        }
-    }
-    let output = child
-        .wait_with_output()
-        .map_err(|error| error.to_string())?;
-    serde_json::from_slice(&output.stdout).map_err(|_| match output.status.code() {
-        Some(_) => "opening it failed; no driver, or a broken one".to_owned(),
-        // Ended by a signal.
-        None => "its driver crashed when it was tried".to_owned(),
+    let numerics = numerics.to_string();
+    let arguments = ["doctor", "--probe", backend.name(), "--numerics", &numerics];
+    child::ask(arguments, Some(PROBE_LIMIT)).map_err(|error| match error {
+        ChildError::Late(limit) => format!("its driver did not answer in {limit:?}"),
+        ChildError::Signal => "its driver crashed when it was tried".to_owned(),
+        ChildError::Said(_) => "opening it failed; no driver, or a broken one".to_owned(),
+        begin @ ChildError::Begin(_) => begin.to_string(),
     })
 }

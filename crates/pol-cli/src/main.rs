@@ -2,6 +2,7 @@
 
 mod args;
 mod backend;
+mod child;
 mod commands;
 mod error;
 mod output;

@@ -17,10 +17,7 @@ use pol_core::verify::read_claim;
 use pol_models::dataset::Images;
 use pol_models::{dataset_of, image_learner};
 
-use crate::ExperimentError;
-
-/// Records that are drawn from.
-const RECORDS: u64 = 512;
+use crate::{ExperimentError, NOISE_RECORDS};
 
 /// Trains `recipe` on noise in the layout of its data set, and writes the proof into `folder`, with a state
 /// after each step. The commitment.
@@ -32,7 +29,7 @@ pub fn train_few(
     device: &Device,
     folder: &Path,
 ) -> Result<Digest, ExperimentError> {
-    let records = Images::noise(dataset_of(recipe)?, RECORDS.max(recipe.batch_size));
+    let records = Images::noise(dataset_of(recipe)?, NOISE_RECORDS.max(recipe.batch_size));
     let mut learner = image_learner(recipe, device)?;
     let training = Training::new(recipe.clone(), &records, 0, 1);
     let store = Arc::new(FolderStore::new(folder));

@@ -14,10 +14,8 @@ use pol_models::dataset::Images;
 use pol_models::{dataset_of, image_learner};
 use serde::{Deserialize, Serialize};
 
-use crate::ExperimentError;
-
-/// Records that are drawn from, where a batch is not larger.
-const RECORDS: u64 = 4096;
+use crate::summary::median;
+use crate::{ExperimentError, NOISE_RECORDS};
 
 /// What training steps took.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,7 +57,7 @@ pub fn bench(
     (warmup, steps): (u64, u64),
 ) -> Result<StepTimes, ExperimentError> {
     let dataset = dataset_of(recipe)?;
-    let records = Images::noise(dataset, RECORDS.max(recipe.batch_size));
+    let records = Images::noise(dataset, NOISE_RECORDS.max(recipe.batch_size));
     let mut learner = image_learner(recipe, device)?;
     let data = DataCommitment::of(&records);
     let terms = Terms::new(recipe.clone(), data, 0, BatchSource::Derived, 1);
@@ -81,7 +79,7 @@ pub fn bench(
         }
     }
     let launched = launches.map_or(0, |launches| launches.count());
-    let median_step_s = median(&mut wall);
+    let median_step_s = median(&mut wall).unwrap_or(f64::NAN);
     let values = dataset.image().len() + dataset.classes() + 1;
     Ok(StepTimes {
         steps,
@@ -89,7 +87,7 @@ pub fn bench(
         median_step_s,
         least_step_s: wall.first().copied().unwrap_or(f64::NAN),
         most_step_s: wall.last().copied().unwrap_or(f64::NAN),
-        median_step_cpu_s: median(&mut cpu),
+        median_step_cpu_s: median(&mut cpu).unwrap_or(f64::NAN),
         records_per_s: recipe.batch_size as f64 / median_step_s,
         launches_per_step: launched as f64 / steps as f64,
         uploaded_bytes_per_step: recipe.batch_size * 4 * values as u64,
@@ -98,34 +96,10 @@ pub fn bench(
     })
 }
 
-/// The middle value, or the mean of the two in the middle; sorts them.
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values {
-        [] => f64::NAN,
-        _ if values.len() % 2 == 1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
-    }
-}
-
 /// The most memory that the process held, where the system tells it.
 fn peak_rss_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib * 1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_median_of_an_even_number_is_between_the_two_in_the_middle() {
-        assert!(median(&mut []).is_nan());
-        assert_eq!(median(&mut [3.0]), 3.0);
-        assert_eq!(median(&mut [4.0, 1.0]), 2.5);
-        assert_eq!(median(&mut [9.0, 1.0, 2.0]), 2.0);
-    }
 }

@@ -38,6 +38,8 @@ use pol_models::RecipeMismatch;
 use pol_models::dataset::DatasetError;
 use pol_models::recipe_file::RecipeFileError;
 
+/// Records of noise that are drawn from where the data does not matter, if a batch is not larger.
+pub const NOISE_RECORDS: u64 = 4096;
 /// The file of the raw rows, in an experiment's folder.
 pub const ROWS: &str = "rows.csv";
 /// The file of the summary.

@@ -1,11 +1,9 @@
 //! `pol bench`.
 
-use std::process::Command;
-
 use pol_core::adapter::Backend;
 use pol_core::recipe::{Numerics, Profile, Recipe};
 use pol_exact::simd::Isa;
-use pol_experiments::{StepTimes, bench};
+use pol_experiments::{NOISE_RECORDS, StepTimes, bench};
 use pol_models::model::ModelSpec;
 use pol_models::recipe_file::Named;
 use pol_models::{RecipeMismatch, dataset_of};
@@ -13,12 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::{BenchArgs, MachineArgs};
 use crate::backend::{self, Opening};
+use crate::child;
 use crate::commands::recipe_file;
 use crate::error::{CliError, Exit};
 use crate::output;
-
-/// Records that a noise data set has at least: what a recipe's epochs are counted by.
-const RECORDS: u64 = 4096;
 
 #[derive(Serialize)]
 struct Bench {
@@ -72,7 +68,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
         let (Some(backend), Some(recipe)) = (args.backend.first(), recipes.first()) else {
             return Err(CliError::Usage("--here times one combination".to_owned()));
         };
-        backend::end_with_parent();
+        child::end_with_parent();
         return here(args, *backend, recipe);
     }
     let backends = once_each(&args.backend);
@@ -116,7 +112,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
     for &backend in &backends {
         for &numerics in &numerics {
             output::progress_note(&format!("{backend}, {numerics}"));
-            let run = child(args, backend, numerics)?;
+            let run = child(args, backend, numerics);
             let unfit = |problem: &String| problem.contains("may not run");
             if usual && run.problem.as_ref().is_some_and(unfit) {
                 output::note(run.problem.unwrap_or_default());
@@ -159,7 +155,7 @@ fn recipe(args: &BenchArgs, numerics: Numerics) -> Result<Recipe, CliError> {
     file.batch_size = args.batch_size.unwrap_or(file.batch_size);
     (file.epochs, file.steps) = (None, Some(args.warmup + args.steps));
     file.numerics = numerics;
-    let recipe = file.resolve(RECORDS.max(file.batch_size))?;
+    let recipe = file.resolve(NOISE_RECORDS.max(file.batch_size))?;
     // A slip is the user's, whatever the device: found before anything is begun.
     fits(&recipe)?;
     Ok(recipe)
@@ -190,73 +186,32 @@ fn here(args: &BenchArgs, backend: Backend, recipe: &Recipe) -> Result<Exit, Cli
     Ok(Exit::Done)
 }
 
-/// Times one combination in a process of its own: its peak of memory is its own then, and a driver that
-/// falls over takes nothing else with it.
-fn child(args: &BenchArgs, backend: Backend, numerics: Numerics) -> Result<Run, CliError> {
-    let program = std::env::current_exe()
-        .map_err(|error| CliError::Environment(format!("this program is not found: {error}")))?;
-    let mut command = Command::new(program);
-    command.args(["bench", "--here", "--recipe", &args.recipe]);
-    command.args(["--backend", backend.name()]);
-    command.args(["--numerics", &numerics.to_string()]);
-    command.args(["--steps", &args.steps.to_string()]);
-    command.args(["--warmup", &args.warmup.to_string()]);
-    if let Some(model) = &args.model {
-        command.args(["--model", model]);
-    }
-    if let Some(batch_size) = args.batch_size {
-        command.args(["--batch-size", &batch_size.to_string()]);
-    }
-    if let Some(threads) = args.threads {
-        command.args(["--threads", &threads.to_string()]);
-    }
-    // Held open while it runs: see `end_with_parent`.
-    let (_alive, stdin) = std::io::pipe()
-        .map(|(read, write)| (write, read))
-        .map_err(|error| CliError::Environment(format!("no pipe could be made: {error}")))?;
-    let output = command
-        .stdin(stdin)
-        .output()
-        .map_err(|error| CliError::Environment(format!("no process could be begun: {error}")))?;
-    let problem = match (output.status.success(), output.status.code()) {
-        (true, _) => match serde_json::from_slice(&output.stdout) {
-            Ok(run) => return Ok(run),
-            Err(error) => format!("its result cannot be read: {error}"),
-        },
-        (false, None) => {
-            "it was ended by a signal: the driver crashed, or memory ran out".to_owned()
-        }
-        (false, Some(_)) => said(&String::from_utf8_lossy(&output.stderr)),
+/// Times one combination in a process of its own.
+fn child(args: &BenchArgs, backend: Backend, numerics: Numerics) -> Run {
+    let mut arguments = vec!["bench".to_owned(), "--here".to_owned()];
+    let mut give = |option: &str, value: Option<String>| {
+        arguments.extend(
+            value
+                .into_iter()
+                .flat_map(|value| [option.to_owned(), value]),
+        );
     };
-    Ok(Run {
+    give("--recipe", Some(args.recipe.clone()));
+    give("--backend", Some(backend.name().to_owned()));
+    give("--numerics", Some(numerics.to_string()));
+    give("--steps", Some(args.steps.to_string()));
+    give("--warmup", Some(args.warmup.to_string()));
+    give("--model", args.model.clone());
+    give("--batch-size", args.batch_size.map(|size| size.to_string()));
+    give("--threads", args.threads.map(|threads| threads.to_string()));
+    // As long as it takes: a million steps are what may be asked for.
+    child::ask(arguments, None).unwrap_or_else(|error| Run {
         backend: backend.name().to_owned(),
         device: None,
         numerics: numerics.to_string(),
         times: None,
-        problem: Some(problem),
+        problem: Some(error.to_string()),
     })
-}
-
-/// What a child said was wrong, with its remedy; of a panic, its message.
-fn said(stderr: &str) -> String {
-    let after = |prefix: &str| {
-        stderr
-            .lines()
-            .find_map(|line| line.trim().strip_prefix(prefix))
-    };
-    let panicked = || {
-        let mut lines = stderr
-            .lines()
-            .skip_while(|line| !line.contains("panicked at"));
-        lines.nth(1)
-    };
-    match (after("error: "), after("help: ")) {
-        (Some(error), Some(remedy)) => format!("{error}; {remedy}"),
-        (Some(error), None) => error.to_owned(),
-        (None, _) => panicked()
-            .unwrap_or("it failed and said nothing")
-            .to_owned(),
-    }
 }
 
 fn print(run: &Run) {

@@ -7,7 +7,8 @@ use pol_exact::simd::Isa;
 use serde::Serialize;
 
 use crate::args::DoctorArgs;
-use crate::backend::{self, Found, probe_all, probe_here};
+use crate::backend::{Found, probe_all, probe_here};
+use crate::child;
 use crate::error::{CliError, Exit};
 use crate::output;
 use thorough::Thorough;
@@ -27,7 +28,7 @@ struct Doctor {
 
 pub(crate) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
     if args.probe.is_some() {
-        backend::end_with_parent();
+        child::end_with_parent();
     }
     if let (Some(backend), Some(model), Some(into)) = (args.probe, args.train, &args.into) {
         thorough::train_here(args, backend, model, into)?;

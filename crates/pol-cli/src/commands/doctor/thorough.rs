@@ -1,18 +1,19 @@
 //! `pol doctor --thorough`: the same few steps on every backend, compared.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use pol_core::adapter::Backend;
 use pol_core::recipe::{Numerics, Profile, Recipe};
-use pol_experiments::{reproduction_error, train_few};
+use pol_experiments::{NOISE_RECORDS, reproduction_error, train_few};
 use pol_models::recipe_file::RecipeFile;
 use serde::{Deserialize, Serialize};
 
 use crate::args::{DoctorArgs, DoctorModel};
 use crate::backend::Found;
+use crate::child;
 use crate::error::CliError;
 use crate::output;
 
@@ -89,7 +90,7 @@ impl DoctorModel {
         file.batch_size = batch_size;
         (file.epochs, file.steps) = (None, Some(steps));
         file.numerics = numerics;
-        Ok(file.resolve(512)?)
+        Ok(file.resolve(NOISE_RECORDS)?)
     }
 }
 
@@ -140,7 +141,7 @@ pub(super) fn run(args: &DoctorArgs, found: &[Found], folder: &Path) -> Result<T
             for (backend, _) in able {
                 let into = folder.join(format!("{}-{}", trainings.len(), backend.name()));
                 output::progress_note(&format!("{}, {numerics}, {backend}", model.name()));
-                runs.push(child(args, backend, numerics, model, &into));
+                runs.push(trained(args, backend, numerics, model, &into));
                 folders.push(into);
             }
             trainings.push(compare(model, numerics, runs, &folders));
@@ -204,7 +205,7 @@ fn compare(
 }
 
 /// One training, in a process of its own: a driver that falls over takes nothing else with it.
-fn child(
+fn trained(
     args: &DoctorArgs,
     backend: Backend,
     numerics: Numerics,
@@ -212,9 +213,19 @@ fn child(
     into: &Path,
 ) -> Trained {
     let started = Instant::now();
-    let answer = ask(args, backend, numerics, model, into).unwrap_or_else(|problem| Answer {
+    let (numerics, steps) = (numerics.to_string(), args.steps.to_string());
+    let options = [
+        ["--probe", backend.name()],
+        ["--numerics", &numerics],
+        ["--train", model.name()],
+        ["--steps", &steps],
+    ];
+    let mut arguments = vec![OsStr::new("doctor"), OsStr::new("--thorough")];
+    arguments.extend(options.iter().flatten().map(OsStr::new));
+    arguments.extend([OsStr::new("--into"), into.as_os_str()]);
+    let answer = child::ask(arguments, Some(LIMIT)).unwrap_or_else(|error| Answer {
         commitment: None,
-        problem: Some(problem),
+        problem: Some(error.to_string()),
     });
     Trained {
         backend: backend.name(),
@@ -222,48 +233,6 @@ fn child(
         seconds: started.elapsed().as_secs_f64(),
         problem: answer.problem,
     }
-}
-
-fn ask(
-    args: &DoctorArgs,
-    backend: Backend,
-    numerics: Numerics,
-    model: DoctorModel,
-    into: &Path,
-) -> Result<Answer, String> {
-    let failed = |error: std::io::Error| error.to_string();
-    let program = std::env::current_exe().map_err(failed)?;
-    let mut child = Command::new(program)
-        .args(["doctor", "--probe", backend.name(), "--numerics"])
-        .arg(numerics.to_string())
-        .args(["--thorough", "--train", model.name(), "--steps"])
-        .arg(args.steps.to_string())
-        .arg("--into")
-        .arg(into)
-        // Held open: see `backend::end_with_parent`.
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(failed)?;
-    let _alive = child.stdin.take();
-    let started = Instant::now();
-    while child.try_wait().map_err(failed)?.is_none() {
-        if started.elapsed() > LIMIT {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(format!("it was not done after {LIMIT:?}"));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let output = child.wait_with_output().map_err(failed)?;
-    serde_json::from_slice(&output.stdout).map_err(|_| match output.status.code() {
-        Some(code) => {
-            format!("it ended with code {code} while it trained: its driver, or a full disk")
-        }
-        None => "it was ended by a signal while it trained: its driver crashed, or memory ran out"
-            .to_owned(),
-    })
 }
 
 /// Prints what was compared as a matrix: a row for each training, a column for each backend.
