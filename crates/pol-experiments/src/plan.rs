@@ -95,6 +95,33 @@ pub(crate) enum Experiment {
     Cost(Sizes<Cost>),
 }
 
+impl Experiment {
+    /// A key of a training, with its recipe, that this kind of experiment does not ask for.
+    fn ignored(&self) -> Option<(&str, &'static str)> {
+        fn both<P>(sizes: &Sizes<P>, of: impl Fn(&P) -> &[TrainingPlan]) -> Vec<&TrainingPlan> {
+            let all = of(&sizes.quick).iter().chain(of(&sizes.full));
+            all.collect()
+        }
+        let (trainings, asked): (_, &[&str]) = match self {
+            Self::Reproduction(sizes) => (both(sizes, |plan| &plan.trainings), &[]),
+            Self::ReferenceDistance(sizes) => (both(sizes, |plan| &plan.trainings), &[]),
+            Self::Attacks(sizes) => (both(sizes, |plan| &plan.trainings), &["only", "intervals"]),
+            Self::GradientMatching(sizes) => (both(sizes, |plan| &plan.trainings), &[]),
+            Self::FalseRejections(sizes) => (
+                both(sizes, |plan| &plan.trainings),
+                &["intervals", "settings", "seeds"],
+            ),
+            Self::Slack(sizes) => (both(sizes, |plan| &plan.trainings), &["intervals"]),
+            Self::Cost(sizes) => (both(sizes, |plan| &plan.trainings), &[]),
+        };
+        trainings.into_iter().find_map(|training| {
+            let mut given = training.of_experiments().into_iter();
+            let key = given.find(|key| !asked.contains(key))?;
+            Some((training.recipe.as_str(), key))
+        })
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Sizes<P> {
     quick: P,
@@ -142,6 +169,12 @@ impl Plan {
                 )))
             }
         }?;
+        if let Some((training, key)) = experiment.ignored() {
+            return Err(ExperimentError::Plan(format!(
+                "{name}: the training of `{training}` has `{key}`, which means nothing in the experiment `{}`",
+                kind.experiment
+            )));
+        }
         Ok(Self {
             text: text.to_owned(),
             title,
@@ -302,6 +335,18 @@ impl TrainingPlan {
         })
     }
 
+    /// The keys given that are about an experiment, not about the training.
+    fn of_experiments(&self) -> Vec<&'static str> {
+        let keys = [
+            ("only", !self.only.is_empty()),
+            ("intervals", self.intervals.is_some()),
+            ("settings", self.settings.is_some()),
+            ("seeds", self.seeds.is_some()),
+        ];
+        let given = keys.into_iter().filter(|(_, is_given)| *is_given);
+        given.map(|(key, _)| key).collect()
+    }
+
     /// The settings to measure in: its own, or those of the experiment.
     pub(crate) fn settings<'a>(&'a self, of_all: &'a [String]) -> &'a [String] {
         self.settings.as_deref().unwrap_or(of_all)
@@ -431,4 +476,37 @@ pub(crate) struct Cost {
     pub(crate) repeats: u64,
     /// Segments in an audit; all of them is one size in any case.
     pub(crate) audits: Vec<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(experiment: &str, key: &str, rest: &str) -> String {
+        let training = format!("[[quick.trainings]]\nrecipe = \"digits-lenet\"\n{key}\n");
+        let of = |size: &str| format!("[{size}]\n{rest}\n");
+        format!(
+            "experiment = \"{experiment}\"\ntitle = \"t\"\nabout = \"a\"\n{}{training}{}trainings = []\n",
+            of("quick"),
+            of("full")
+        )
+    }
+
+    #[test]
+    fn what_an_experiment_does_not_ask_of_a_training_is_refused() {
+        let slack = "intervals = [1]\npolicies = []";
+        assert!(Plan::parse("p", &plan("slack", "intervals = [2]", slack)).is_ok());
+        for key in ["seeds = 3", "settings = [\"same\"]", "only = [\"push\"]"] {
+            let error = Plan::parse("p", &plan("slack", key, slack)).unwrap_err();
+            let name = key.split(' ').next().unwrap();
+            let text = error.to_string();
+            assert!(text.contains(name) && text.contains("slack"), "{text}");
+        }
+        let honest = "intervals = [1]\nseeds = 1\nsettings = []\npolicies = []";
+        for key in ["seeds = 3", "settings = [\"same\"]", "intervals = [2]"] {
+            assert!(Plan::parse("p", &plan("false-rejections", key, honest)).is_ok());
+        }
+        let all = SHIPPED.iter().all(|(name, _)| shipped(name).is_some());
+        assert!(all, "what is shipped is read");
+    }
 }
