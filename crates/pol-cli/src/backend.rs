@@ -18,6 +18,8 @@ use crate::output;
 
 /// How long a child may take to open a device. Drivers compile shaders on first use.
 const PROBE_LIMIT: Duration = Duration::from_secs(120);
+/// What is said of a device that does not compute what exact numerics define.
+pub(crate) const MAY_NOT_RUN: &str = "may not run";
 /// More threads than this only wait for one another.
 const MAX_THREADS: usize = 1024;
 /// Set for the program that cargo was asked to run in our place.
@@ -91,7 +93,7 @@ pub(crate) fn open_named(backend: Backend, numerics: Numerics) -> Result<Opening
         let problem = found.problem.unwrap_or_default();
         if numerics.is_exact() && found.device.is_some() {
             return Err(CliError::Environment(format!(
-                "the backend `{backend}` may not run {numerics} recipes on this machine \
+                "the backend `{backend}` {MAY_NOT_RUN} {numerics} recipes on this machine \
                  ({problem}); `pol doctor` shows which may, and `flex` always does"
             )));
         }

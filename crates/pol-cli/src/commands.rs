@@ -32,6 +32,17 @@ use pol_models::recipe_file::{RecipeFile, SHIPPED};
 use crate::args::CommitmentArg;
 use crate::error::{CliError, at};
 
+/// The items in their order, each once.
+fn once_each<T: Copy + PartialEq>(items: &[T]) -> Vec<T> {
+    let mut seen = Vec::new();
+    for item in items {
+        if !seen.contains(item) {
+            seen.push(*item);
+        }
+    }
+    seen
+}
+
 /// A shipped recipe by name, or the file of that path.
 fn recipe_file(name: &str) -> Result<RecipeFile, CliError> {
     if let Some(shipped) = RecipeFile::shipped(name) {

@@ -163,6 +163,15 @@ fn bench_counts_the_kernels_that_a_device_is_sent() {
     let launches = run["launches_per_step"].as_f64().unwrap();
     assert!((50.0..200.0).contains(&launches), "{launches}");
     assert!(run["device_bytes"].as_u64().unwrap() > 1 << 20);
+
+    // Where no numerics are asked for, a profile that the device may not run is left out.
+    let usual = pol(&[&arguments[..], &few, &["--backend", "wgpu"]].concat()).expect(0);
+    let doctor = pol(&["doctor", "--json"]).expect(0).json();
+    let rows = doctor["backends"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["name"] == "wgpu").unwrap();
+    let exact = row["exact"].as_array().unwrap().iter();
+    let passed = exact.filter(|profile| profile["passed"] == true).count();
+    assert_eq!(usual.json()["runs"].as_array().unwrap().len(), passed + 1);
 }
 
 #[test]

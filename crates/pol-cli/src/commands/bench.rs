@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::args::{BenchArgs, MachineArgs};
 use crate::backend::{self, Opening};
 use crate::child;
-use crate::commands::recipe_file;
+use crate::commands::{once_each, recipe_file};
 use crate::error::{CliError, Exit};
 use crate::output;
 
@@ -113,7 +113,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
         for &numerics in &numerics {
             output::progress_note(&format!("{backend}, {numerics}"));
             let run = child(args, backend, numerics);
-            let unfit = |problem: &String| problem.contains("may not run");
+            let unfit = |problem: &String| problem.contains(backend::MAY_NOT_RUN);
             if usual && run.problem.as_ref().is_some_and(unfit) {
                 output::note(run.problem.unwrap_or_default());
                 continue;
@@ -133,17 +133,6 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
     } else {
         Exit::Done
     })
-}
-
-/// The items in their order, each once.
-fn once_each<T: Copy + PartialEq>(items: &[T]) -> Vec<T> {
-    let mut seen = Vec::new();
-    for item in items {
-        if !seen.contains(item) {
-            seen.push(*item);
-        }
-    }
-    seen
 }
 
 /// The recipe to time, with these numerics.

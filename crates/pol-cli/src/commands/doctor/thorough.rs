@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::args::{DoctorArgs, DoctorModel};
 use crate::backend::Found;
 use crate::child;
+use crate::commands::once_each;
 use crate::error::CliError;
 use crate::output;
 
@@ -128,9 +129,7 @@ pub(super) fn run(args: &DoctorArgs, found: &[Found], folder: &Path) -> Result<T
         Numerics::Exact(Profile::FmaV1),
         Numerics::Stock,
     ];
-    let mut models = args.models.clone();
-    models.dedup();
-    for model in models {
+    for model in once_each(&args.models) {
         for numerics in numerics {
             let able = Backend::ALL
                 .into_iter()
