@@ -178,39 +178,15 @@ impl PoolShape {
         [self.batch, rows, columns, self.channels]
     }
 
-    /// Places and values of the window of an output, both within one image.
-    pub(crate) fn window_of<'a>(
-        &'a self,
-        image: &'a [f32],
-        output: usize,
-    ) -> impl Iterator<Item = (usize, f32)> + 'a {
-        let (pixel, channel) = (output / self.channels, output % self.channels);
-        let columns = self.output()[1];
-        let (row, column) = (
-            pixel / columns * self.stride[0],
-            pixel % columns * self.stride[1],
-        );
-        (row..row + self.window[0]).flat_map(move |r| {
-            (column..column + self.window[1]).map(move |c| {
-                let at = (r * self.input[1] + c) * self.channels + channel;
-                (at, image[at])
-            })
-        })
+    /// Values of an image of the input.
+    pub(crate) const fn image(&self) -> usize {
+        self.input[0] * self.input[1] * self.channels
     }
 
-    /// The outputs, in order, whose windows an input is in, both within one image.
-    pub(crate) fn windows_with(&self, input: usize) -> impl Iterator<Item = usize> + '_ {
-        let (pixel, channel) = (input / self.channels, input % self.channels);
-        let at = [pixel / self.input[1], pixel % self.input[1]];
-        let outputs = self.output();
-        let range = |dim: usize| {
-            let past = (at[dim] + self.stride[dim]).saturating_sub(self.window[dim]);
-            past / self.stride[dim]..outputs[dim].min(at[dim] / self.stride[dim] + 1)
-        };
-        let columns = range(1);
-        range(0).flat_map(move |r| {
-            (columns.clone()).map(move |c| (r * outputs[1] + c) * self.channels + channel)
-        })
+    /// Values of an image of the output.
+    pub(crate) const fn output_image(&self) -> usize {
+        let [rows, columns] = self.output();
+        rows * columns * self.channels
     }
 }
 

@@ -198,6 +198,7 @@ pub fn backward_weight(profile: Profile, x: &[f32], dy: &[f32], shape: &ConvShap
                     rows,
                     columns,
                     groups,
+                    channels: shape.channels_out,
                 };
                 let sums = &mut sums[k * inputs * wide..(k + 1) * inputs * wide];
                 accumulate_outer(isa, profile.fused(), &job, sums);

@@ -72,6 +72,7 @@ pub fn backward_weight(
                 rows: 1,
                 columns: block.len(),
                 groups,
+                channels: outputs,
             };
             accumulate_outer(isa, profile.fused(), &job, sums);
         });

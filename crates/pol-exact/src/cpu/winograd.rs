@@ -140,6 +140,7 @@ pub(super) fn backward_weight(
                         rows: 1,
                         columns: used,
                         groups,
+                        channels: shape.channels_out,
                     };
                     accumulate_outer(isa, profile.fused(), &job, sums);
                 }

@@ -1,6 +1,7 @@
 //! What a kernel needs of an instruction set.
 
-/// A virtual vector of [`WIDTH`](super::WIDTH) binary32 values.
+/// A virtual vector of [`WIDTH`](super::WIDTH) binary32 values, or of the first half of one: of 8, where no more
+/// are wanted.
 ///
 /// # Safety
 /// The methods are unsafe to call because an implementation may use instructions that the processor
@@ -15,10 +16,10 @@ pub(super) trait Lanes: Copy {
     /// `value` in every lane.
     unsafe fn splat(value: f32) -> Self;
 
-    /// Reads 16 values; `from` need not be aligned.
+    /// Reads 16 values, or 8; `from` need not be aligned.
     unsafe fn load(from: *const f32) -> Self;
 
-    /// Writes 16 values; `to` need not be aligned.
+    /// Writes 16 values, or 8; `to` need not be aligned.
     unsafe fn store(self, to: *mut f32);
 
     /// `a·b + self`: two roundings, or one if `FUSED`.

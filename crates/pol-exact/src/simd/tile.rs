@@ -7,7 +7,11 @@ use super::lanes::Lanes;
 use super::neon::Neon;
 use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
-use super::x86::{Avx2, Avx512};
+use super::x86::{Avx2, Avx2Half, Avx512};
+
+/// Channels for which half of a virtual vector suffices.
+#[cfg(target_arch = "x86_64")]
+const HALF: usize = WIDTH / 2;
 
 /// Consecutive inputs of an output.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +87,9 @@ pub(crate) fn convolve(isa: Isa, fused: bool, job: &Convolution<'_>, out: &mut [
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl")]
 fn convolve_avx512(fused: bool, job: &Convolution<'_>, out: &mut [f32]) {
+    if job.channels <= HALF {
+        return convolve_avx2(fused, job, out);
+    }
     // SAFETY: `convolve` checked the bounds; this is compiled for the instructions.
     unsafe { convolve_with::<Avx512>(fused, job, out) }
 }
@@ -91,7 +98,12 @@ fn convolve_avx512(fused: bool, job: &Convolution<'_>, out: &mut [f32]) {
 #[target_feature(enable = "avx2,fma")]
 fn convolve_avx2(fused: bool, job: &Convolution<'_>, out: &mut [f32]) {
     // SAFETY: as above.
-    unsafe { convolve_with::<Avx2>(fused, job, out) }
+    unsafe {
+        match job.channels <= HALF {
+            true => convolve_with::<Avx2Half>(fused, job, out),
+            false => convolve_with::<Avx2>(fused, job, out),
+        }
+    }
 }
 
 /// # Safety
@@ -148,7 +160,11 @@ unsafe fn convolve_rows<L: Lanes, const FUSED: bool, const STEP: usize>(
                         (true, true) if left >= 8 => tile::<L, FUSED, STEP, 8, 2>(job, out, at),
                         (true, false) if left >= 16 => tile::<L, FUSED, STEP, 16, 1>(job, out, at),
                         (true, false) if left >= 8 => tile::<L, FUSED, STEP, 8, 1>(job, out, at),
-                        (false, false) if left >= 4 => tile::<L, FUSED, STEP, 4, 1>(job, out, at),
+                        (false, false) if left >= 8 && L::REGISTERS >= 16 => {
+                            tile::<L, FUSED, STEP, 8, 1>(job, out, at)
+                        }
+                        (_, false) if left >= 4 => tile::<L, FUSED, STEP, 4, 1>(job, out, at),
+                        (_, false) if left >= 2 => tile::<L, FUSED, STEP, 2, 1>(job, out, at),
                         (_, true) if left >= 2 => tile::<L, FUSED, STEP, 2, 2>(job, out, at),
                         (_, true) => tile::<L, FUSED, STEP, 1, 2>(job, out, at),
                         (_, false) => tile::<L, FUSED, STEP, 1, 1>(job, out, at),
@@ -238,6 +254,8 @@ pub(crate) struct Outer<'a> {
     pub(crate) columns: usize,
     /// Groups of 16 channels.
     pub(crate) groups: usize,
+    /// The channels that are wanted; what the sums of the others become is not defined.
+    pub(crate) channels: usize,
 }
 
 /// Computes an [`Outer`] onto `sums`, `[inputs, groups · 16]`.
@@ -246,6 +264,7 @@ pub(crate) struct Outer<'a> {
 /// If an index would lie outside of its slice.
 pub(crate) fn accumulate_outer(isa: Isa, fused: bool, job: &Outer<'_>, sums: &mut [f32]) {
     let channels = job.groups * WIDTH;
+    assert!(job.channels.div_ceil(WIDTH) == job.groups, "groups");
     if job.rows == 0 || job.columns == 0 || job.inputs == 0 {
         return;
     }
@@ -274,6 +293,9 @@ pub(crate) fn accumulate_outer(isa: Isa, fused: bool, job: &Outer<'_>, sums: &mu
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl")]
 fn outer_avx512(fused: bool, job: &Outer<'_>, sums: &mut [f32]) {
+    if job.channels <= HALF {
+        return outer_avx2(fused, job, sums);
+    }
     // SAFETY: `accumulate_outer` checked the bounds; this is compiled for the instructions.
     unsafe { outer_with::<Avx512>(fused, job, sums) }
 }
@@ -281,8 +303,13 @@ fn outer_avx512(fused: bool, job: &Outer<'_>, sums: &mut [f32]) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn outer_avx2(fused: bool, job: &Outer<'_>, sums: &mut [f32]) {
-    // SAFETY: as above.
-    unsafe { outer_with::<Avx2>(fused, job, sums) }
+    // SAFETY: as above. Channels that are not wanted fill up the last group.
+    unsafe {
+        match job.channels <= HALF {
+            true => outer_with::<Avx2Half>(fused, job, sums),
+            false => outer_with::<Avx2>(fused, job, sums),
+        }
+    }
 }
 
 /// # Safety
@@ -316,7 +343,11 @@ unsafe fn outer_tiles<L: Lanes, const FUSED: bool>(job: &Outer<'_>, sums: &mut [
                     (true, true) if left >= 12 => outer_tile::<L, FUSED, 12, 2>(job, sums, at),
                     (true, false) if left >= 24 => outer_tile::<L, FUSED, 24, 1>(job, sums, at),
                     (true, false) if left >= 8 => outer_tile::<L, FUSED, 8, 1>(job, sums, at),
-                    (false, false) if left >= 4 => outer_tile::<L, FUSED, 4, 1>(job, sums, at),
+                    (false, false) if left >= 8 && L::REGISTERS >= 16 => {
+                        outer_tile::<L, FUSED, 8, 1>(job, sums, at)
+                    }
+                    (_, false) if left >= 4 => outer_tile::<L, FUSED, 4, 1>(job, sums, at),
+                    (_, false) if left >= 2 => outer_tile::<L, FUSED, 2, 1>(job, sums, at),
                     (_, true) if left >= 2 => outer_tile::<L, FUSED, 2, 2>(job, sums, at),
                     (_, true) => outer_tile::<L, FUSED, 1, 2>(job, sums, at),
                     (_, false) => outer_tile::<L, FUSED, 1, 1>(job, sums, at),

@@ -134,3 +134,65 @@ impl Lanes for Avx2 {
         Self([0, 1].map(|i| unsafe { _mm256_xor_ps(self.0[i], _mm256_set1_ps(-0.0)) }))
     }
 }
+
+/// One register of AVX2 with FMA: the first half of a virtual vector.
+#[derive(Clone, Copy)]
+pub(super) struct Avx2Half(__m256);
+
+impl Lanes for Avx2Half {
+    const REGISTERS: usize = 16;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller vouches for AVX2.
+        Self(unsafe { _mm256_setzero_ps() })
+    }
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: the caller vouches for AVX2.
+        Self(unsafe { _mm256_set1_ps(value) })
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller vouches for AVX2 and 8 readable values.
+        Self(unsafe { _mm256_loadu_ps(from) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller vouches for AVX2 and 8 writable values.
+        unsafe { _mm256_storeu_ps(to, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn plus_product<const FUSED: bool>(self, a: Self, b: Self) -> Self {
+        // SAFETY: the caller vouches for AVX2 and FMA.
+        Self(unsafe {
+            if FUSED {
+                _mm256_fmadd_ps(a.0, b.0, self.0)
+            } else {
+                _mm256_add_ps(self.0, _mm256_mul_ps(a.0, b.0))
+            }
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn plus(self, b: Self) -> Self {
+        // SAFETY: the caller vouches for AVX2.
+        Self(unsafe { _mm256_add_ps(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn minus(self, b: Self) -> Self {
+        // SAFETY: the caller vouches for AVX2.
+        Self(unsafe { _mm256_sub_ps(self.0, b.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn negative(self) -> Self {
+        // SAFETY: the caller vouches for AVX2.
+        Self(unsafe { _mm256_xor_ps(self.0, _mm256_set1_ps(-0.0)) })
+    }
+}
