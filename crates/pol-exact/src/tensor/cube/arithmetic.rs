@@ -210,7 +210,8 @@ pub(super) fn exponential(x: f32, zero: u32, #[comptime] fused: bool) -> f32 {
         let y = plus(1.0f32.runtime(), tail, zero);
         let n = i32::cast_from(n);
         let half = n >> 1i32;
-        result = product(y, power_of_two(half), zero) * power_of_two(n - half);
+        let scaled = product(y, power_of_two(half), zero);
+        result = product(scaled, power_of_two(n - half), zero);
     }
     result
 }
