@@ -119,7 +119,6 @@ fn a_device_that_rounds_otherwise_is_refused_by_operator() {
             continue;
         }
         let failed: Vec<_> = probe::run(&device, pol_exact::Profile::FmaV1)
-            .into_iter()
             .filter(|probed| !probed.conforms)
             .map(|probed| probed.operator)
             .collect();

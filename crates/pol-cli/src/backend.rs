@@ -6,9 +6,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
-use pol_core::adapter::{Backend, BackendError};
+use pol_core::adapter::{Backend, BackendError, device_failure};
 use pol_core::recipe::{Numerics, Profile};
 use pol_models::layers::kernels;
+use pol_models::probed;
 use serde::{Deserialize, Serialize};
 
 use crate::args::MachineArgs;
@@ -97,9 +98,13 @@ pub(crate) fn open_named(backend: Backend, numerics: Numerics) -> Result<Opening
                  ({problem}); `pol doctor` shows which may, and `flex` always does"
             )));
         }
+        // A device that was opened and fails says itself what to do.
+        let remedy = match found.device {
+            None => format!("; {}", backend.remedy()),
+            Some(_) => String::new(),
+        };
         return Err(CliError::Environment(format!(
-            "the backend `{backend}` cannot be used on this machine ({problem}); {}",
-            backend.remedy()
+            "the backend `{backend}` cannot be used on this machine ({problem}){remedy}"
         )));
     }
     Ok(Opening::Ready(Opened {
@@ -198,11 +203,13 @@ pub(crate) fn probe_here(backend: Backend, numerics: Numerics) -> Found {
             Numerics::Stock => {
                 let ones = Tensor::<2>::ones([8, 8], &device);
                 let product = ones.clone().matmul(ones).try_into_data();
-                (product.is_err()).then(|| "the device cannot multiply matrices".to_owned())
+                // One value at a time, as the loss does: CUDA's library of such functions is apart.
+                let power = Tensor::<1>::ones([3], &device).exp().try_into_data();
+                (product.and(power).err()).map(|error| device_failure(&error).to_string())
             }
-            Numerics::Exact(profile) => (pol_exact::probe::passed(&device, kernels(profile)))
-                .err()
-                .map(|error| error.to_string()),
+            Numerics::Exact(profile) => {
+                (probed(&device, profile).err()).map(|error| error.to_string())
+            }
         };
         Ok((name, problem))
     });
@@ -215,7 +222,9 @@ pub(crate) fn probe_here(backend: Backend, numerics: Numerics) -> Found {
         },
         Err(error) => Found {
             problem: Some(match error {
-                BackendError::Absent { .. } => "no device found".to_owned(),
+                BackendError::Absent { .. } => {
+                    (backend.refusal()).unwrap_or_else(|| "no device found".to_owned())
+                }
                 other => other.to_string(),
             }),
             ..bare(backend)
@@ -241,7 +250,7 @@ fn probe_child(backend: Backend, numerics: Numerics) -> Result<Found, String> {
     child::ask(arguments, Some(PROBE_LIMIT)).map_err(|error| match error {
         ChildError::Late(limit) => format!("its driver did not answer in {limit:?}"),
         ChildError::Signal => "its driver crashed when it was tried".to_owned(),
-        ChildError::Said(_) => "opening it failed; no driver, or a broken one".to_owned(),
+        ChildError::Said(said) => format!("opening it failed: {}", device_failure(&said)),
         begin @ ChildError::Begin(_) => begin.to_string(),
     })
 }

@@ -84,7 +84,7 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>
     })
 }
 
-/// What a child said was wrong, with its remedy; of a panic, its message.
+/// What a child said was wrong, with its remedy; of a panic, its message; else its last line.
 fn said(stderr: &str) -> String {
     let after = |prefix: &str| {
         stderr
@@ -100,7 +100,8 @@ fn said(stderr: &str) -> String {
     match (after("error: "), after("help: ")) {
         (Some(error), Some(remedy)) => format!("{error}; {remedy}"),
         (Some(error), None) => error.to_owned(),
-        (None, _) => panicked()
+        // LLVM ends a process with a line of its own.
+        (None, _) => (panicked().or_else(|| stderr.lines().rfind(|line| !line.trim().is_empty())))
             .unwrap_or("it failed and said nothing")
             .to_owned(),
     }
@@ -116,6 +117,7 @@ mod tests {
         assert_eq!(said(words), "no disk; buy one");
         let panic = "\nthread 'main' panicked at a.rs:1:2:\nout of registers\nnote: run with `RUST_BACKTRACE=1`\n";
         assert_eq!(said(panic), "out of registers");
+        assert_eq!(said("LLVM ERROR: too old\n\n"), "LLVM ERROR: too old");
         assert_eq!(said(""), "it failed and said nothing");
     }
 }

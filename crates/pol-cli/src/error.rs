@@ -156,6 +156,13 @@ impl CliError {
             Self::Open(OpenError::OtherData { salted: true }) => {
                 Some("give --key, the key that the training was begun with".to_owned())
             }
+            Self::Train(
+                TrainError::Learner(LearnerError::Device(_))
+                | TrainError::Record(RecordError::Learner(LearnerError::Device(_))),
+            ) => Some(
+                "the checkpoints before it are kept: go on from the last one with pol train --resume --out RUN"
+                    .to_owned(),
+            ),
             Self::Train(TrainError::Record(error)) => match error {
                 RecordError::Occupied { what, .. } if what.contains("resumed") => {
                     Some("go on with --resume, or give another --out".to_owned())

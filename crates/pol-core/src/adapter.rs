@@ -7,6 +7,7 @@
 
 mod backend;
 mod capture;
+mod failure;
 mod initial;
 mod optimizer;
 mod pol_learner;
@@ -16,6 +17,7 @@ mod strategy;
 pub use crate::learner::Initial;
 pub use backend::{Backend, BackendError};
 pub use capture::gradients_by_entry;
+pub use failure::device_failure;
 pub use initial::ParameterInfo;
 pub use optimizer::PathOptimizer;
 pub use pol_learner::{PolLearner, StepOutput, Task};

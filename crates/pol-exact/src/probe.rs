@@ -13,7 +13,7 @@ mod values;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use sha3::{Digest as _, Sha3_256};
 
 use crate::profile::Profile;
@@ -33,6 +33,9 @@ pub enum ProbeError {
         /// The profile.
         profile: Profile,
     },
+    /// The device fails at what it is asked.
+    #[error("the device fails: {0}")]
+    Fails(String),
     /// There are no exact kernels for this backend in this build.
     #[error("there are no exact kernels for this backend in this build")]
     NoKernels,
@@ -49,22 +52,20 @@ pub struct Probed {
     pub conforms: bool,
 }
 
-/// Runs every operator on `device`.
-pub fn run(device: &Device, profile: Profile) -> Vec<Probed> {
+/// Runs every operator on `device`, each when it is asked for.
+pub fn run(device: &Device, profile: Profile) -> impl Iterator<Item = Probed> {
     let expected = digests::of(profile);
     let exact = Exact::new(profile);
     let device = device.clone().autodiff();
     let cases = cases::ALL.iter().zip(expected);
-    cases
-        .map(|((operator, case), expected)| {
-            let digest = digest(&case(exact, &device));
-            Probed {
-                operator,
-                digest,
-                conforms: digest == *expected,
-            }
-        })
-        .collect()
+    cases.map(move |((operator, case), expected)| {
+        let digest = digest(&case(exact, &device));
+        Probed {
+            operator,
+            digest,
+            conforms: digest == *expected,
+        }
+    })
 }
 
 /// Checks that `device` conforms to `profile`; the answer is kept.
@@ -80,12 +81,16 @@ pub fn passed(device: &Device, profile: Profile) -> Result<(), ProbeError> {
         if !has_kernels(device) {
             return Err(ProbeError::NoKernels);
         }
-        match run(device, profile).iter().find(|probed| !probed.conforms) {
+        match run(device, profile).find(|probed| !probed.conforms) {
             None => Ok(()),
-            Some(probed) => Err(ProbeError::Differs {
-                operator: probed.operator,
-                profile,
-            }),
+            // A device that has failed gives nothing to compare.
+            Some(probed) => match Tensor::<1>::ones([1], device).try_into_data() {
+                Err(error) => Err(ProbeError::Fails(error.to_string())),
+                Ok(_) => Err(ProbeError::Differs {
+                    operator: probed.operator,
+                    profile,
+                }),
+            },
         }
     });
     answer.clone()

@@ -11,7 +11,7 @@ use pol_core::records::{DataCommitment, Records};
 use pol_core::schedule::{BatchSource, Schedule};
 use pol_exact::launches::Launches;
 use pol_models::dataset::Images;
-use pol_models::{dataset_of, image_learner};
+use pol_models::{dataset_of, unprobed_learner};
 use serde::{Deserialize, Serialize};
 
 use crate::summary::median;
@@ -47,7 +47,7 @@ pub struct StepTimes {
 
 /// Times `steps` training steps of `recipe` on `device`, after `warmup` others, each until its loss has been
 /// read back. The records are noise in the layout of the recipe's data set: what is timed does not
-/// depend on them.
+/// depend on them. Whether the device computes what exact numerics define is the caller's to ask.
 ///
 /// # Errors
 /// If the recipe cannot be followed, or the device fails.
@@ -58,7 +58,7 @@ pub fn bench(
 ) -> Result<StepTimes, ExperimentError> {
     let dataset = dataset_of(recipe)?;
     let records = Images::noise(dataset, NOISE_RECORDS.max(recipe.batch_size));
-    let mut learner = image_learner(recipe, device)?;
+    let mut learner = unprobed_learner(recipe, device)?;
     let data = DataCommitment::of(&records);
     let terms = Terms::new(recipe.clone(), data, 0, BatchSource::Derived, 1);
     learner.initialise(&terms.seed)?;
@@ -72,7 +72,10 @@ pub fn bench(
         let (started, started_cpu) = (Instant::now(), ProcessTime::now());
         let plan = schedule.batch(step);
         learner.step(&Batch::new(&plan, &records, &terms.seed)?)?;
-        learner.last_loss();
+        // What did not come back says why when the state is read.
+        if learner.last_loss().is_none() {
+            learner.capture()?;
+        }
         if step >= warmup {
             wall.push(started.elapsed().as_secs_f64());
             cpu.push(started_cpu.elapsed().as_secs_f64());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
-use pol_core::adapter::{StepOutput, Task, gradients_by_entry};
+use pol_core::adapter::{StepOutput, Task, device_failure, gradients_by_entry};
 use pol_core::learner::{Batch, LearnerError};
 use pol_core::records::{Record, Records};
 
@@ -101,16 +101,17 @@ impl<M: Classifier> Classification<M> {
         let by_input = (input.grad_remove(&mut found)).ok_or_else(|| {
             LearnerError::Unsupported("the model has no gradient by its input".to_owned())
         })?;
-        let failed = |error: burn::tensor::DataError| LearnerError::Device(error.to_string());
-        let read = |data: TensorData| data.try_to_vec::<f32>().map_err(failed);
-        let device_error = |error: &dyn std::fmt::Display| LearnerError::Device(error.to_string());
+        let read = |data: TensorData| {
+            data.try_to_vec::<f32>()
+                .map_err(|error| device_failure(&error))
+        };
         let by_input = by_input
             .try_into_data_as::<f32>()
-            .map_err(|e| device_error(&e))?;
+            .map_err(|error| device_failure(&error))?;
         let loss = loss
             .inner()
             .try_into_data_as::<f32>()
-            .map_err(|e| device_error(&e))?;
+            .map_err(|error| device_failure(&error))?;
         let gradients = GradientsParams::from_grads(found, model);
         Ok(Gradients {
             loss: f64::from(read(loss)?.first().copied().unwrap_or(f32::NAN)),
@@ -143,8 +144,7 @@ impl<M: Classifier> Classification<M> {
             }
             let input = self.images(values, labels.len(), &device);
             let best = model.scores(input, None).argmax(1); // [n, 1]
-            let best = (best.try_into_data_as::<i64>())
-                .map_err(|error| LearnerError::Device(error.to_string()))?;
+            let best = (best.try_into_data_as::<i64>()).map_err(|error| device_failure(&error))?;
             let best = best.as_slice::<i64>().unwrap_or(&[]);
             correct += best.iter().zip(&labels).filter(|(a, b)| a == b).count() as u64;
             first = last;

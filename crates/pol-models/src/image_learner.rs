@@ -1,11 +1,12 @@
 //! The learner that a recipe describes.
 
 use burn::tensor::Device;
-use pol_core::adapter::PolLearner;
+use pol_core::adapter::{PolLearner, device_failure};
 use pol_core::learner::{Learner, LearnerError};
-use pol_core::recipe::{Numerics, Optimizer, Recipe, Value};
+use pol_core::recipe::{Numerics, Optimizer, Profile, Recipe, Value};
 use pol_core::state::Entry;
 use pol_exact::optim::AdamConstants;
+use pol_exact::probe::ProbeError;
 use pol_exact::tensor::{Exact, ExactAdam, ExactSgd};
 
 use crate::augment::Augmentation;
@@ -87,7 +88,7 @@ pub enum RecipeMismatch {
     },
     /// The device does not compute what exact numerics define.
     #[error(transparent)]
-    Probe(#[from] pol_exact::probe::ProbeError),
+    Probe(#[from] ProbeError),
     /// An optimizer of somebody else's program.
     #[error(transparent)]
     Learner(#[from] LearnerError),
@@ -104,8 +105,35 @@ pub fn dataset_of(recipe: &Recipe) -> Result<DatasetName, DatasetError> {
 /// The learner that follows `recipe` on `device`.
 ///
 /// # Errors
-/// If the recipe names something that is not here.
+/// If the recipe names something that is not here, or asks for exact numerics that the device does not
+/// compute.
 pub fn image_learner(
+    recipe: &Recipe,
+    device: &Device,
+) -> Result<Box<dyn ImageLearner>, RecipeMismatch> {
+    if let Numerics::Exact(profile) = recipe.numerics {
+        probed(device, profile)?;
+    }
+    unprobed_learner(recipe, device)
+}
+
+/// Whether `device` computes what `profile` defines; the answer is kept.
+///
+/// # Errors
+/// If it does not, or fails.
+pub fn probed(device: &Device, profile: Profile) -> Result<(), RecipeMismatch> {
+    pol_exact::probe::passed(device, kernels(profile)).map_err(|error| match error {
+        ProbeError::Fails(reason) => device_failure(&reason).into(),
+        other => other.into(),
+    })
+}
+
+/// As [`image_learner`], on a device of which nobody asked whether it computes what exact numerics define:
+/// to time kernels and to look at them, never for a proof.
+///
+/// # Errors
+/// If the recipe names something that is not here.
+pub fn unprobed_learner(
     recipe: &Recipe,
     device: &Device,
 ) -> Result<Box<dyn ImageLearner>, RecipeMismatch> {
@@ -116,9 +144,6 @@ pub fn image_learner(
     spec.check(&recipe.model.name, image)?;
     spec.check_batch(&recipe.model.name, image, recipe.batch_size)?;
     let layers = Layers::of(recipe.numerics);
-    if let Numerics::Exact(profile) = recipe.numerics {
-        pol_exact::probe::passed(device, kernels(profile))?;
-    }
     Ok(match spec {
         ModelSpec::Mlp(config) => boxed(recipe, device, dataset, augmentation, move |device| {
             config.init(image, classes, layers, device)

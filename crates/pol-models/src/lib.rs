@@ -19,5 +19,6 @@ pub mod recipe_file;
 pub use augment::Augmentation;
 pub use classification::Classification;
 pub use image_learner::{
-    Evaluation, Gradients, ImageLearner, RecipeMismatch, dataset_of, image_learner,
+    Evaluation, Gradients, ImageLearner, RecipeMismatch, dataset_of, image_learner, probed,
+    unprobed_learner,
 };

@@ -71,6 +71,10 @@ pub(crate) struct BenchArgs {
     /// Threads of the flex backend. Default: one for each core.
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+    /// Time exact kernels also where the device fails their probe: their results are wrong there, and their
+    /// times are told all the same.
+    #[arg(long)]
+    pub(crate) unprobed: bool,
     /// Print one JSON object to stdout.
     #[arg(long)]
     pub(crate) json: bool,

@@ -10,7 +10,7 @@ use pol_models::{RecipeMismatch, dataset_of};
 use serde::{Deserialize, Serialize};
 
 use crate::args::{BenchArgs, MachineArgs};
-use crate::backend::{self, Opening};
+use crate::backend::{self, Opened, Opening};
 use crate::child;
 use crate::commands::{once_each, recipe_file};
 use crate::error::{CliError, Exit};
@@ -143,6 +143,8 @@ fn recipe(args: &BenchArgs, numerics: Numerics) -> Result<Recipe, CliError> {
     }
     file.batch_size = args.batch_size.unwrap_or(file.batch_size);
     (file.epochs, file.steps) = (None, Some(args.warmup + args.steps));
+    // A rate costs the same whatever it is, and its warm-up may be longer than what is timed.
+    file.learning_rate.warmup_epochs = 0.0;
     file.numerics = numerics;
     let recipe = file.resolve(NOISE_RECORDS.max(file.batch_size))?;
     // A slip is the user's, whatever the device: found before anything is begun.
@@ -160,9 +162,15 @@ fn fits(recipe: &Recipe) -> Result<(), RecipeMismatch> {
 
 /// Times one combination in this process and prints what was measured.
 fn here(args: &BenchArgs, backend: Backend, recipe: &Recipe) -> Result<Exit, CliError> {
-    let opened = match backend::open_named(backend, recipe.numerics)? {
-        Opening::Ready(opened) => opened,
-        Opening::Delegated(exit) => return Ok(exit),
+    let opened = match args.unprobed {
+        true => Opened {
+            device: backend.device()?,
+            name: backend.device_name()?,
+        },
+        false => match backend::open_named(backend, recipe.numerics)? {
+            Opening::Ready(opened) => opened,
+            Opening::Delegated(exit) => return Ok(exit),
+        },
     };
     let times = bench(recipe, &opened.device, (args.warmup, args.steps))?;
     output::json(&Run {
@@ -193,6 +201,7 @@ fn child(args: &BenchArgs, backend: Backend, numerics: Numerics) -> Run {
     give("--model", args.model.clone());
     give("--batch-size", args.batch_size.map(|size| size.to_string()));
     give("--threads", args.threads.map(|threads| threads.to_string()));
+    arguments.extend(args.unprobed.then(|| "--unprobed".to_owned()));
     // As long as it takes: a million steps are what may be asked for.
     child::ask(arguments, None).unwrap_or_else(|error| Run {
         backend: backend.name().to_owned(),

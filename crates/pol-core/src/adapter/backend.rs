@@ -92,7 +92,9 @@ impl Backend {
                 "install a GPU driver with Vulkan, or Mesa's software device \
                  (Debian and Ubuntu: apt install mesa-vulkan-drivers libvulkan1)"
             }
-            Self::Cuda => "install NVIDIA's driver, and look whether `nvidia-smi` lists a GPU",
+            Self::Cuda => {
+                "install NVIDIA's driver, 580 or later, and look whether `nvidia-smi` lists a GPU"
+            }
             Self::Cpu => "CubeCL could not start its compiler; use `flex`",
         }
     }
@@ -129,6 +131,24 @@ impl Backend {
             backend: self,
             remedy: self.remedy(),
         })
+    }
+
+    /// What the driver answers, where it answers and [`Backend::device`] finds no device. Prints a panic where
+    /// there is no driver; `pol` asks in a child process.
+    pub fn refusal(self) -> Option<String> {
+        #[cfg(feature = "cuda")]
+        if self == Self::Cuda {
+            // The library panics where there is none to load.
+            let asked = std::panic::catch_unwind(cudarc::driver::result::init);
+            let error = asked.ok()?.err()?;
+            let text = (error.error_string().ok()).map(|text| text.to_string_lossy().into_owned());
+            return Some(format!(
+                "NVIDIA's driver answers {:?}: {}",
+                error.0,
+                text.unwrap_or_default()
+            ));
+        }
+        None
     }
 
     /// How the device calls itself. Opens the device.

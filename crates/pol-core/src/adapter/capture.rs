@@ -6,6 +6,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Bool, BoolStore, DType as BurnDType, Int, Shape, Tensor, TensorData};
 
+use super::failure::device_failure;
 use crate::learner::LearnerError;
 use crate::state::{DType, Entry, State};
 
@@ -165,7 +166,7 @@ struct Collector<'a> {
 impl Collector<'_> {
     fn collect(&mut self, data: Result<TensorData, impl std::fmt::Display>) {
         let entry = data
-            .map_err(|error| LearnerError::Device(error.to_string()))
+            .map_err(|error| device_failure(&error))
             .and_then(|data| entry_of(model_entry(&self.path), data));
         match entry {
             Ok(entry) => self.entries.push(entry),
