@@ -113,6 +113,17 @@ fn power_of_two(n: i32) -> f32 {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_text_of_the_profiles_has_every_constant() {
+        let text = include_str!("../NUMERICS.md");
+        let constants = [&[LOG2_E, LN_2_HIGH, LN_2_LOW][..], &EXP, &LN].concat();
+        let bits = constants.iter().map(|constant| constant.to_bits());
+        for bits in bits.chain([SQRT_2_MANTISSA]) {
+            let written = format!("{bits:08x}");
+            assert!(text.contains(written.trim_start_matches('0')), "{written}");
+        }
+    }
+
     /// Distance in units in the last place of the reference rounded to binary32.
     fn ulps(value: f32, reference: f64) -> f64 {
         let rounded = reference as f32;

@@ -178,6 +178,14 @@ impl PoolShape {
         [self.batch, rows, columns, self.channels]
     }
 
+    /// The channels; a constant where that is not 0.
+    pub(crate) const fn channels_or<const CHANNELS: usize>(&self) -> usize {
+        match CHANNELS {
+            0 => self.channels,
+            known => known,
+        }
+    }
+
     /// Values of an image of the input.
     pub(crate) const fn image(&self) -> usize {
         self.input[0] * self.input[1] * self.channels

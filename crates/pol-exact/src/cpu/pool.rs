@@ -3,8 +3,6 @@
 //! Windows are visited in order, each with all its channels: an input that is in several windows gets
 //! their gradients in that order, and what a loop does to neighbouring channels is one vector's work.
 
-use std::ops::Range;
-
 use rayon::prelude::*;
 
 use super::buffers::{Values, any};
@@ -51,29 +49,48 @@ fn per_image(x: &[f32], from: usize, to: usize, f: impl Fn(&[f32], &mut [f32]) +
     y
 }
 
-/// The channels of every place of a window, in order; those of the window's output are `output` in all.
-fn places(shape: &PoolShape, output: usize) -> impl Iterator<Item = Range<usize>> + use<'_> {
-    let columns = shape.output()[1];
-    let row = output / columns * shape.stride[0];
-    let column = output % columns * shape.stride[1];
-    (row..row + shape.window[0]).flat_map(move |r| {
-        (column..column + shape.window[1]).map(move |c| {
-            let at = (r * shape.input[1] + c) * shape.channels;
-            at..at + shape.channels
-        })
-    })
+/// Runs the body for each place of the window of an output, in order, with where its channels are and its number.
+/// Written out: what an iterator's closures are compiled to is not the vector code of the function around them.
+macro_rules! each_place {
+    ($shape:ident, $output:ident, $channels:ident, ($i:ident, $place:ident) => $body:block) => {
+        let columns = $shape.output()[1];
+        let row = $output / columns * $shape.stride[0];
+        let column = $output % columns * $shape.stride[1];
+        let mut next = 0u32;
+        for r in row..row + $shape.window[0] {
+            for c in column..column + $shape.window[1] {
+                let at = (r * $shape.input[1] + c) * $channels;
+                let ($i, $place) = (next, at..at + $channels);
+                next += 1;
+                $body
+            }
+        }
+    };
+}
+
+/// Calls `f` with the number of channels compiled in, where it is one of the shipped networks', and the lanes that
+/// suit it; 0 stands for any other.
+macro_rules! by_channels {
+    ($f:ident, $shape:ident, ($($arg:ident),*)) => {
+        match $shape.channels {
+            6 => $f::<6, 8>($($arg),*, $shape),
+            16 => $f::<16, 16>($($arg),*, $shape),
+            _ => $f::<0, 16>($($arg),*, $shape),
+        }
+    };
 }
 
 vectorised! {
     fn average_image(x: &[f32], y: &mut [f32], shape: &PoolShape) {
         let count = (shape.window[0] * shape.window[1]) as f32;
-        for (output, y) in y.chunks_exact_mut(shape.channels.max(1)).enumerate() {
+        let channels = shape.channels;
+        for (output, y) in y.chunks_exact_mut(channels.max(1)).enumerate() {
             y.fill(0.0);
-            for place in places(shape, output) {
+            each_place!(shape, output, channels, (_i, place) => {
                 for (y, x) in y.iter_mut().zip(&x[place]) {
                     *y += x;
                 }
-            }
+            });
             for y in y {
                 *y /= count;
             }
@@ -84,57 +101,88 @@ vectorised! {
 vectorised! {
     fn average_image_backward(dy: &[f32], dx: &mut [f32], shape: &PoolShape) {
         let count = (shape.window[0] * shape.window[1]) as f32;
+        let channels = shape.channels;
         dx.fill(0.0);
-        for (output, dy) in dy.chunks_exact(shape.channels.max(1)).enumerate() {
-            for place in places(shape, output) {
+        for (output, dy) in dy.chunks_exact(channels.max(1)).enumerate() {
+            each_place!(shape, output, channels, (_i, place) => {
                 for (dx, dy) in dx[place].iter_mut().zip(dy) {
                     *dx += dy / count;
                 }
-            }
+            });
         }
     }
 }
 
 vectorised! {
     fn max_image(x: &[f32], y: &mut [f32], shape: &PoolShape) {
-        for (output, y) in y.chunks_exact_mut(shape.channels.max(1)).enumerate() {
-            for (i, place) in places(shape, output).enumerate() {
-                if i == 0 {
-                    y.copy_from_slice(&x[place]);
-                    continue;
-                }
-                for (best, next) in y.iter_mut().zip(&x[place]) {
-                    *best = if *next > *best { *next } else { *best };
-                }
-            }
-        }
+        by_channels!(max_of, shape, (x, y));
     }
 }
 
 vectorised! {
     fn max_image_backward(x: &[f32], dy: &[f32], dx: &mut [f32], shape: &PoolShape) {
-        let mut best = vec![0.0f32; shape.channels];
-        let mut chosen = vec![0u32; shape.channels];
-        dx.fill(0.0);
-        for (output, dy) in dy.chunks_exact(shape.channels.max(1)).enumerate() {
-            for (i, place) in (0u32..).zip(places(shape, output)) {
-                if i == 0 {
-                    best.copy_from_slice(&x[place]);
-                    chosen.fill(0);
-                    continue;
+        by_channels!(max_backward_of, shape, (x, dy, dx));
+    }
+}
+
+/// The first values of a vector of `LANES`; the rest are zeros.
+#[inline(always)]
+fn load<const LANES: usize>(from: &[f32]) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
+    lanes[..from.len()].copy_from_slice(from);
+    lanes
+}
+
+#[inline(always)]
+fn max_of<const CHANNELS: usize, const LANES: usize>(x: &[f32], y: &mut [f32], shape: &PoolShape) {
+    let channels = shape.channels_or::<CHANNELS>();
+    for (output, y) in y.chunks_exact_mut(channels.max(1)).enumerate() {
+        for first in (0..channels).step_by(LANES) {
+            let some = first..channels.min(first + LANES);
+            let mut best = [0.0f32; LANES];
+            each_place!(shape, output, channels, (i, place) => {
+                let next = load::<LANES>(&x[place][some.clone()]);
+                for lane in 0..LANES {
+                    let greater = i == 0 || next[lane] > best[lane];
+                    best[lane] = if greater { next[lane] } else { best[lane] };
                 }
-                for ((best, chosen), next) in best.iter_mut().zip(&mut chosen).zip(&x[place]) {
-                    let greater = *next > *best;
-                    *best = if greater { *next } else { *best };
-                    *chosen = if greater { i } else { *chosen };
+            });
+            y[some.clone()].copy_from_slice(&best[..some.len()]);
+        }
+    }
+}
+
+#[inline(always)]
+fn max_backward_of<const CHANNELS: usize, const LANES: usize>(
+    x: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+    shape: &PoolShape,
+) {
+    let channels = shape.channels_or::<CHANNELS>();
+    dx.fill(0.0);
+    for (output, dy) in dy.chunks_exact(channels.max(1)).enumerate() {
+        for first in (0..channels).step_by(LANES) {
+            let some = first..channels.min(first + LANES);
+            let (mut best, mut chosen) = ([0.0f32; LANES], [0u32; LANES]);
+            each_place!(shape, output, channels, (i, place) => {
+                let next = load::<LANES>(&x[place][some.clone()]);
+                for lane in 0..LANES {
+                    let greater = i == 0 || next[lane] > best[lane];
+                    best[lane] = if greater { next[lane] } else { best[lane] };
+                    chosen[lane] = if greater { i } else { chosen[lane] };
                 }
-            }
-            for (i, place) in (0u32..).zip(places(shape, output)) {
-                for ((dx, dy), chosen) in dx[place].iter_mut().zip(dy).zip(&chosen) {
+            });
+            let dy = load::<LANES>(&dy[some.clone()]);
+            each_place!(shape, output, channels, (i, place) => {
+                let dx = &mut dx[place][some.clone()];
+                let mut sums = load::<LANES>(dx);
+                for lane in 0..LANES {
                     // A sum that begins with +0 is never −0, and +0 changes no other.
-                    *dx += if *chosen == i { *dy } else { 0.0 };
+                    sums[lane] += if chosen[lane] == i { dy[lane] } else { 0.0 };
                 }
-            }
+                dx.copy_from_slice(&sums[..dx.len()]);
+            });
         }
     }
 }
