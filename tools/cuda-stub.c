@@ -1,6 +1,6 @@
 /* A CUDA driver without a GPU: it answers as an H100 would, keeps memory in the host's, and runs no kernel.
  *
- *   cc -shared -fPIC -o DIR/libcuda.so.1 tools/cuda-stub.c
+ *   cc -shared -fPIC -o DIR/libcuda.so tools/cuda-stub.c
  *   LD_LIBRARY_PATH=DIR CUDA_STUB_PTX=OUT pol bench --unprobed --backend cuda ...
  *
  * What it is for: every kernel that the program would hand to NVIDIA's driver is written to the folder

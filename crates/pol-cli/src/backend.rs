@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 use pol_core::adapter::{Backend, BackendError, device_failure};
 use pol_core::recipe::{Numerics, Profile};
 use pol_models::layers::kernels;
-use pol_models::probed;
+use pol_models::{RecipeMismatch, probed};
 use serde::{Deserialize, Serialize};
 
 use crate::args::MachineArgs;
@@ -35,6 +35,9 @@ pub(crate) struct Found {
     pub(crate) device: Option<String>,
     pub(crate) deterministic: bool,
     pub(crate) problem: Option<String>,
+    /// Whether the problem is that the device computes otherwise than a profile defines.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub(crate) unfit: bool,
     /// Only in `pol doctor`: whether exact recipes may run here.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(crate) exact: Vec<FoundExact>,
@@ -92,7 +95,7 @@ pub(crate) fn open_named(backend: Backend, numerics: Numerics) -> Result<Opening
     let found = probe(backend, numerics);
     if !found.present {
         let problem = found.problem.unwrap_or_default();
-        if numerics.is_exact() && found.device.is_some() {
+        if found.unfit {
             return Err(CliError::Environment(format!(
                 "the backend `{backend}` {MAY_NOT_RUN} {numerics} recipes on this machine \
                  ({problem}); `pol doctor` shows which may, and `flex` always does"
@@ -197,6 +200,7 @@ pub(crate) fn probe_all(backend: Backend) -> Found {
 /// Tries a backend in this process: opens its device, and multiplies two matrices or runs the probe
 /// of a profile.
 pub(crate) fn probe_here(backend: Backend, numerics: Numerics) -> Found {
+    let mut unfit = false;
     let opened = backend.device().and_then(|device| {
         let name = backend.device_name()?;
         let problem = match numerics {
@@ -207,9 +211,10 @@ pub(crate) fn probe_here(backend: Backend, numerics: Numerics) -> Found {
                 let power = Tensor::<1>::ones([3], &device).exp().try_into_data();
                 (product.and(power).err()).map(|error| device_failure(&error).to_string())
             }
-            Numerics::Exact(profile) => {
-                (probed(&device, profile).err()).map(|error| error.to_string())
-            }
+            Numerics::Exact(profile) => probed(&device, profile).err().map(|error| {
+                unfit = matches!(error, RecipeMismatch::Probe(_));
+                error.to_string()
+            }),
         };
         Ok((name, problem))
     });
@@ -218,6 +223,7 @@ pub(crate) fn probe_here(backend: Backend, numerics: Numerics) -> Found {
             present: problem.is_none(),
             device: Some(name),
             problem,
+            unfit,
             ..bare(backend)
         },
         Err(error) => Found {
@@ -240,6 +246,7 @@ fn bare(backend: Backend) -> Found {
         device: None,
         deterministic: backend.is_deterministic(),
         problem: None,
+        unfit: false,
         exact: Vec::new(),
     }
 }

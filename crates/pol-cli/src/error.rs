@@ -160,7 +160,8 @@ impl CliError {
                 TrainError::Learner(LearnerError::Device(_))
                 | TrainError::Record(RecordError::Learner(LearnerError::Device(_))),
             ) => Some(
-                "the checkpoints before it are kept: go on from the last one with pol train --resume --out RUN"
+                "the checkpoints that were written are kept; where there is one, go on from it with pol train \
+                 --resume --out RUN"
                     .to_owned(),
             ),
             Self::Train(TrainError::Record(error)) => match error {

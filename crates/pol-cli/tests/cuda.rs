@@ -25,14 +25,19 @@ impl Stubbed {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/cuda-stub.c");
         let built = Command::new("cc")
             .args(["-O1", "-w", "-shared", "-fPIC", "-o"])
-            .arg(driver.path("libcuda.so.1"))
+            .arg(driver.path("libcuda.so"))
             .arg(source)
             .arg("-lpthread")
-            .status();
-        if !built.is_ok_and(|status| status.success()) {
+            .output();
+        let Ok(built) = built else {
             eprintln!("skipped: there is no C compiler for the stub of the driver");
             return None;
-        }
+        };
+        assert!(
+            built.status.success(),
+            "{}",
+            String::from_utf8_lossy(&built.stderr)
+        );
         Some(Self { program, driver })
     }
 

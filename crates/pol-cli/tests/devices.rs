@@ -78,6 +78,17 @@ fn bench_times_every_combination_and_names_those_it_cannot() {
     assert!(runs[0]["problem"].as_str().unwrap().contains("vulkan"));
     assert!(runs[0]["median_step_s"].is_null() && runs[1]["problem"].is_null());
 
+    // A recipe that warms up for longer than is timed.
+    let long = [
+        "bench",
+        "--recipe",
+        "cifar100-resnet50",
+        "--batch-size",
+        "2",
+    ];
+    let one = ["--steps", "1", "--warmup", "0", "--numerics", "exact"];
+    pol(&[&long[..], &one].concat()).expect(0);
+
     for slip in [
         &["--steps", "0"][..],
         &["--recipe", "none"],
@@ -170,8 +181,19 @@ fn bench_counts_the_kernels_that_a_device_is_sent() {
     let rows = doctor["backends"].as_array().unwrap();
     let row = rows.iter().find(|row| row["name"] == "wgpu").unwrap();
     let exact = row["exact"].as_array().unwrap().iter();
-    let passed = exact.filter(|profile| profile["passed"] == true).count();
+    let passed = (exact.clone().filter(|profile| profile["passed"] == true)).count();
     assert_eq!(usual.json()["runs"].as_array().unwrap().len(), passed + 1);
+
+    // Where it is asked for it is refused, and timed only by who says that its results do not matter.
+    for refused in exact.filter(|profile| profile["passed"] == false) {
+        let numerics = format!("exact/{}", refused["profile"].as_str().unwrap());
+        let device = ["--backend", "wgpu", "--numerics", &numerics];
+        let bench = |more: &[&str]| pol(&[&arguments[..], &few, &device, more].concat());
+        let problem = &bench(&[]).expect(4).json()["runs"][0]["problem"];
+        assert!(problem.as_str().unwrap().contains("may not run"));
+        let timed = &bench(&["--unprobed"]).expect(0).json()["runs"][0];
+        assert!(timed["median_step_s"].as_f64().unwrap() > 0.0);
+    }
 }
 
 #[test]

@@ -325,7 +325,7 @@ fn convolutions_of_all_small_shapes_are_as_defined() {
 
 #[test]
 fn convolutions_with_every_tail_of_a_vector_are_as_defined() {
-    for channels in [1, 7, 15, 16, 17, 31, 32, 33, 48, 50] {
+    for channels in [1, 6, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 50] {
         for other in [1, 5, 16, 34] {
             for channels in [[channels, other], [other, channels]] {
                 let s = ConvShape {
@@ -375,6 +375,8 @@ fn linear_layers_are_as_defined() {
     for (rows, inputs, outputs) in [
         (1, 1, 1),
         (5, 3, 2),
+        (9, 12, 8),
+        (9, 12, 9),
         (33, 17, 40),
         (70, 50, 16),
         (2100, 4, 3),
@@ -525,25 +527,32 @@ fn batch_normalisation_is_as_defined() {
 
 #[test]
 fn pooling_is_as_defined() {
+    for channels in [1, 3, 6, 8, 16, 17, 33] {
+        check_pooling(channels);
+    }
+}
+
+fn check_pooling(channels: usize) {
     let s = PoolShape {
         batch: 2,
-        channels: 3,
+        channels,
         input: [7, 6],
         window: [3, 2],
         stride: [2, 1],
     };
     // Eighths, so that a window has equal greatest values.
-    let x: Vec<f32> = (values(1, 2 * 7 * 6 * 3).iter())
+    let x: Vec<f32> = (values(1, 2 * 7 * 6 * channels).iter())
         .map(|v| (v * 8.0).round() / 8.0)
         .collect();
     let [rows, columns] = s.output();
-    let dy = values(2, 2 * rows * columns * 3);
-    let place = |n: usize, r: usize, c: usize, channel: usize| ((n * 7 + r) * 6 + c) * 3 + channel;
+    let dy = values(2, 2 * rows * columns * channels);
+    let place =
+        |n: usize, r: usize, c: usize, channel: usize| ((n * 7 + r) * 6 + c) * channels + channel;
     let (mut average, mut max) = (Vec::new(), Vec::new());
     let (mut average_dx, mut max_dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
     for n in 0..2 {
         for (r, c) in grid(rows, columns) {
-            for channel in 0..3 {
+            for channel in 0..channels {
                 let window: Vec<usize> = grid(3, 2)
                     .map(|(i, j)| place(n, 2 * r + i, c + j, channel))
                     .collect();
@@ -557,12 +566,15 @@ fn pooling_is_as_defined() {
             }
         }
     }
-    same(&pool::average(&x, &s), &average, "average");
-    same(&pool::max(&x, &s), &max, "max");
-    let found = pool::average_backward(&dy, &s);
-    same(&found, &average_dx, "gradient of average");
-    let found = pool::max_backward(&x, &dy, &s);
-    same(&found, &max_dx, "gradient of max");
+    everywhere(|_, place| {
+        let what = |name: &str| format!("{name}, {channels} channels, {place}");
+        same(&pool::average(&x, &s), &average, &what("average"));
+        same(&pool::max(&x, &s), &max, &what("max"));
+        let found = pool::average_backward(&dy, &s);
+        same(&found, &average_dx, &what("gradient of average"));
+        let found = pool::max_backward(&x, &dy, &s);
+        same(&found, &max_dx, &what("gradient of max"));
+    });
 }
 
 #[test]

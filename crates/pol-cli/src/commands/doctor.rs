@@ -116,6 +116,9 @@ fn print(doctor: &Doctor) {
             },
             note.map_or("", String::as_str)
         )));
+        if let (Some(_), Some(problem)) = (&found.device, &found.problem) {
+            output::line(output::clean(&format!("         not stock: {problem}")));
+        }
         let failed = found.exact.iter().filter(|exact| !exact.passed);
         for (profile, problem) in failed.filter_map(|e| Some((&e.profile, e.problem.as_ref()?))) {
             output::line(output::clean(&format!("         not {profile}: {problem}")));

@@ -20,6 +20,8 @@ const KNOWN: [(&[&str], &str); 4] = [
             "OUT_OF_MEMORY",
             "out of memory",
             "out of device memory",
+            "out-of-memory",
+            "an't allocate",
             "BufferTooBig",
             "too big",
         ],
@@ -66,7 +68,17 @@ fn sentence(chain: &str) -> String {
 fn innermost(chain: &str) -> String {
     let last = chain.rsplit("Caused by:").next().unwrap_or(chain);
     let lines = last.lines().map(str::trim);
-    let said = lines.take_while(|line| !matches!(*line, "Backtrace:" | "Asked at:"));
+    // What follows is for whoever debugs the library.
+    let trace = |line: &str| {
+        let frame = line
+            .split_once(": ")
+            .is_some_and(|(number, _)| number.parse::<u32>().is_ok());
+        frame
+            || ["Backtrace", "Asked at:"]
+                .iter()
+                .any(|word| line.starts_with(word))
+    };
+    let said = lines.take_while(|line| !trace(line));
     let said: Vec<_> = said
         .filter(|line| !matches!(*line, "" | "No backtrace available"))
         .collect();
@@ -115,6 +127,8 @@ mod tests {
             "a b"
         );
         assert_eq!(sentence(""), "");
+        let traced = sentence("An out-of-memory error\nBacktrace\n  0: std::main\n     at a.rs");
+        assert!(traced.ends_with("(An out-of-memory error)"), "{traced}");
         let full = sentence("out of device memory allocating 8 bytes\nNo backtrace available");
         assert!(
             full.ends_with("(out of device memory allocating 8 bytes)"),

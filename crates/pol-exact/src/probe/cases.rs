@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::values::{Kind, values};
 use crate::tensor::{Exact, Normalisation};
 
-type Case = fn(Exact, &Device) -> Vec<Vec<f32>>;
+type Case = fn(Exact, &Device) -> Results;
 
 /// The operators in the order of `digests.rs`.
 pub(super) const ALL: [(&str, Case); 17] = [
@@ -33,10 +33,13 @@ fn tensor<const D: usize>(kind: Kind, seed: u32, shape: [usize; D], device: &Dev
     Tensor::from_data(TensorData::new(values(kind, seed, count), shape), device)
 }
 
-fn read<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    let data = tensor.try_into_data().ok();
-    let values = data.and_then(|data| data.as_slice().map(<[f32]>::to_vec).ok());
-    values.unwrap_or_default()
+/// What came of each tensor that was read: its values, or why the device did not give them.
+pub(super) type Results = Vec<Result<Vec<f32>, String>>;
+
+fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, String> {
+    let data = tensor.try_into_data().map_err(|error| error.to_string())?;
+    let values = data.as_slice().map(<[f32]>::to_vec);
+    values.map_err(|error| error.to_string())
 }
 
 /// The output of `f`, and the gradients of its operands where the output's gradient is `dy`.
@@ -44,7 +47,7 @@ fn differentiated<const D: usize, const N: usize>(
     operands: [Tensor<D>; N],
     kind: Kind,
     f: impl Fn([Tensor<D>; N]) -> Tensor<D>,
-) -> Vec<Vec<f32>> {
+) -> Results {
     let operands = operands.map(Tensor::require_grad);
     let y = f(operands.clone());
     let dy = tensor(kind, 99, y.dims(), &y.device());
@@ -63,8 +66,8 @@ fn differentiated<const D: usize, const N: usize>(
 fn pulled<const D: usize>(
     y: Tensor<D>,
     dy: Tensor<D>,
-    read: impl FnOnce(&burn::tensor::Gradients) -> Vec<Vec<f32>>,
-) -> Vec<Vec<f32>> {
+    read: impl FnOnce(&burn::tensor::Gradients) -> Results,
+) -> Results {
     // The gradient of the sum of y·dy is dy: products with one, and moves, but no sum.
     let count = y.dims().iter().product::<usize>();
     let weighted = (y * dy).reshape([count]);
@@ -72,12 +75,12 @@ fn pulled<const D: usize>(
     read(&gradients)
 }
 
-fn for_all(case: impl Fn(Kind) -> Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+fn for_all(case: impl Fn(Kind) -> Results) -> Results {
     Kind::ALL.into_iter().flat_map(case).collect()
 }
 
 /// Values go to the device and come back: subnormals and signed zeros too.
-fn transfer(_: Exact, device: &Device) -> Vec<Vec<f32>> {
+fn transfer(_: Exact, device: &Device) -> Results {
     let special = [0, 1, 0x007f_ffff, 0x0080_0000, 0x7f7f_ffff].map(f32::from_bits);
     let mut all = special.to_vec();
     all.extend(special.map(|value| -value));
@@ -88,21 +91,21 @@ fn transfer(_: Exact, device: &Device) -> Vec<Vec<f32>> {
 }
 
 /// Burn's own addition, which accumulates gradients.
-fn add(_: Exact, device: &Device) -> Vec<Vec<f32>> {
+fn add(_: Exact, device: &Device) -> Results {
     for_all(|kind| {
         let [a, b] = [1, 2].map(|seed| tensor(kind, seed, [400], device).inner());
         vec![read(a + b)]
     })
 }
 
-fn multiply(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+fn multiply(exact: Exact, device: &Device) -> Results {
     for_all(|kind| {
         let [a, mask] = [1, 2].map(|seed| tensor(kind, seed, [4, 100], device));
         differentiated([a], kind, |[a]| exact.dropout(a, mask.clone()))
     })
 }
 
-fn blend(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+fn blend(exact: Exact, device: &Device) -> Results {
     for_all(|kind| {
         let [a, b] = [1, 2].map(|seed| tensor(kind, seed, [400], device).inner());
         let constants = [(0.9, 0.1), (1.0, -0.05), (1.000_000_1, 0.999_999_9)];
@@ -111,11 +114,11 @@ fn blend(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
     })
 }
 
-fn relu(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+fn relu(exact: Exact, device: &Device) -> Results {
     for_all(|kind| differentiated([tensor(kind, 1, [400], device)], kind, |[x]| exact.relu(x)))
 }
 
-fn linear(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+fn linear(exact: Exact, device: &Device) -> Results {
     for_all(|kind| {
         let operands = [
             tensor(kind, 1, [37, 29], device),
@@ -125,7 +128,7 @@ fn linear(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
     })
 }
 
-fn conv2d(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+fn conv2d(exact: Exact, device: &Device) -> Results {
     // Odd sizes, channels on both sides of 16.
     let shapes = [
         ([2, 9, 7, 3], [17, 3, 3, 3], [1, 1], [1, 1]),
@@ -137,7 +140,7 @@ fn conv2d(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
 }
 
 /// 3×3 without stride and from 16 channels on: minimal filtering.
-fn conv2d_winograd(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+fn conv2d_winograd(exact: Exact, device: &Device) -> Results {
     let shapes = [
         ([3, 8, 8, 16], [16, 16, 3, 3], [1, 1], [1, 1]),
         ([2, 7, 5, 17], [19, 17, 3, 3], [1, 1], [1, 0]),
@@ -148,7 +151,7 @@ fn conv2d_winograd(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
 /// Input, weights, stride and padding of a convolution.
 type Shapes = ([usize; 4], [usize; 4], [usize; 2], [usize; 2]);
 
-fn convolutions(exact: Exact, device: &Device, shapes: &[Shapes]) -> Vec<Vec<f32>> {
+fn convolutions(exact: Exact, device: &Device, shapes: &[Shapes]) -> Results {
     for_all(|kind| {
         let each = |&(x, w, stride, padding): &Shapes| {
             let operands = [tensor(kind, 1, x, device), tensor(kind, 2, w, device)];
@@ -161,7 +164,7 @@ fn convolutions(exact: Exact, device: &Device, shapes: &[Shapes]) -> Vec<Vec<f32
 }
 
 /// The gradient of the bias is a long sum: three blocks.
-fn add_bias(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+fn add_bias(exact: Exact, device: &Device) -> Results {
     for_all(|kind| {
         let x = tensor(kind, 1, [2100, 16], device).require_grad();
         let w = Tensor::from_data(TensorData::new(vec![0f32; 16 * 3], [16, 3]), device);
@@ -181,22 +184,22 @@ fn images(kind: Kind, seed: u32, channels: usize, device: &Device) -> Tensor<4> 
     tensor(kind, seed, [8, 12, 13, channels], device)
 }
 
-fn statistics(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+fn statistics(exact: Exact, device: &Device) -> Results {
     for_all(|kind| {
         let of = |channels| read(exact.statistics(images(kind, 1, channels, device)));
         vec![of(16), of(5)]
     })
 }
 
-fn batch_norm(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+fn batch_norm(exact: Exact, device: &Device) -> Results {
     norm(exact, device, false)
 }
 
-fn batch_norm_fixed(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+fn batch_norm_fixed(exact: Exact, device: &Device) -> Results {
     norm(exact, device, true)
 }
 
-fn norm(exact: Exact, device: &Device, fixed: bool) -> Vec<Vec<f32>> {
+fn norm(exact: Exact, device: &Device, fixed: bool) -> Results {
     // Huge values have no finite variance.
     let kinds = [Kind::Ordinary, Kind::Coarse, Kind::Tiny];
     let mut results = Vec::new();
@@ -236,7 +239,7 @@ fn norm(exact: Exact, device: &Device, fixed: bool) -> Vec<Vec<f32>> {
     results
 }
 
-fn max_pool(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+fn max_pool(exact: Exact, device: &Device) -> Results {
     for_all(|kind| {
         let each = |(window, stride)| {
             differentiated([images(kind, 1, 6, device)], kind, |[x]| {
@@ -250,7 +253,7 @@ fn max_pool(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
     })
 }
 
-fn average_pool(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+fn average_pool(exact: Exact, device: &Device) -> Results {
     for_all(|kind| {
         let each = |(window, stride)| {
             differentiated([images(kind, 1, 6, device)], kind, |[x]| {
@@ -264,7 +267,7 @@ fn average_pool(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
     })
 }
 
-fn shortcut(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+fn shortcut(exact: Exact, device: &Device) -> Results {
     for_all(|kind| {
         differentiated([images(kind, 1, 3, device)], kind, |[x]| {
             exact.shortcut(x, 8, 2)
@@ -272,7 +275,7 @@ fn shortcut(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
     })
 }
 
-fn cross_entropy(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+fn cross_entropy(exact: Exact, device: &Device) -> Results {
     // Scores from equal to so far apart that shares underflow.
     let scales = [1.0, 30.0, 95.0];
     let mut results = Vec::new();
@@ -296,7 +299,7 @@ fn cross_entropy(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
     results
 }
 
-fn adam_step(exact: Exact, device: &Device) -> Vec<Vec<f32>> {
+fn adam_step(exact: Exact, device: &Device) -> Results {
     for_all(|kind| {
         let m = tensor::<1>(kind, 1, [2000], device).inner();
         let v = tensor::<1>(kind, 2, [2000], device).inner().abs();
