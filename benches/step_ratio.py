@@ -45,7 +45,7 @@ def main():
     p.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     p.add_argument("--steps", type=int, default=10)
     p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("--numerics", nargs="+", default=["exact", "exact/fma-v1", "stock"])
+    p.add_argument("--numerics", nargs="+", default=["exact", "exact/fma-v2", "stock"])
     p.add_argument("--csv", help="where to write every run")
     a = p.parse_args()
     if not POL.exists():

@@ -48,7 +48,7 @@ static LENET: LazyLock<Published> = LazyLock::new(|| publish(recipe()));
 /// The same with exact numerics.
 static EXACT: LazyLock<Published> = LazyLock::new(|| {
     publish(Recipe {
-        numerics: Numerics::Exact(Profile::UnfusedV1),
+        numerics: Numerics::Exact(Profile::UnfusedV2),
         ..recipe()
     })
 });

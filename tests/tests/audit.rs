@@ -96,7 +96,7 @@ fn challenge(public: &PublicCommitment) -> Challenge {
 
 fn exact() -> Recipe {
     Recipe {
-        numerics: Numerics::Exact(Profile::UnfusedV1),
+        numerics: Numerics::Exact(Profile::UnfusedV2),
         ..toy::recipe()
     }
 }

@@ -85,12 +85,12 @@ fn verify(store: &MemoryStore, recipe: &Recipe, device: &Device, selection: Sele
         .unwrap()
 }
 
-/// The devices that conform to `unfused-v1`; one that doesn't is named.
+/// The devices that conform to `unfused-v2`; one that doesn't is named.
 fn conforming() -> Vec<(String, Device)> {
     backends()
         .into_iter()
         .filter_map(|(backend, device)| {
-            match probe::passed(&device, pol_exact::Profile::UnfusedV1) {
+            match probe::passed(&device, pol_exact::Profile::UnfusedV2) {
                 Ok(()) => Some((backend.to_string(), device)),
                 Err(error) => {
                     eprintln!("skipped: {backend}: {error}");
@@ -118,7 +118,7 @@ fn a_device_that_rounds_otherwise_is_refused_by_operator() {
         if !(backend.device_name()).is_ok_and(|name| name.contains("llvmpipe")) {
             continue;
         }
-        let failed: Vec<_> = probe::run(&device, pol_exact::Profile::FmaV1)
+        let failed: Vec<_> = probe::run(&device, pol_exact::Profile::FmaV2)
             .filter(|probed| !probed.conforms)
             .map(|probed| probed.operator)
             .collect();
@@ -133,7 +133,7 @@ fn a_device_that_rounds_otherwise_is_refused_by_operator() {
             "adam_step",
         ];
         assert!(!sums.iter().any(|operator| failed.contains(operator)));
-        let error = probe::passed(&device, pol_exact::Profile::FmaV1).unwrap_err();
+        let error = probe::passed(&device, pol_exact::Profile::FmaV2).unwrap_err();
         assert!(error.to_string().contains(failed[0]), "{error}");
     }
 }
@@ -154,7 +154,7 @@ fn every_device_gives_the_same_commitment_and_accepts_the_others_proofs() {
     };
     let devices = conforming();
     for (model, optimizer) in [("resnet20", SGD), ("lenet5", adam), ("mlp", adamw)] {
-        let recipe = recipe(model, optimizer, 3, Profile::UnfusedV1);
+        let recipe = recipe(model, optimizer, 3, Profile::UnfusedV2);
         let mut commitments = Vec::new();
         for (name, device) in &devices {
             let (store, commitment) = train(&recipe, device, 2, 1);
@@ -179,13 +179,13 @@ fn every_device_gives_the_same_commitment_and_accepts_the_others_proofs() {
 fn profiles_differ_and_so_do_their_commitments() {
     let device = Device::flex();
     let commitment = |profile| train(&recipe("lenet5", SGD, 2, profile), &device, 1, 1).1;
-    assert_ne!(commitment(Profile::UnfusedV1), commitment(Profile::FmaV1));
+    assert_ne!(commitment(Profile::UnfusedV2), commitment(Profile::FmaV2));
 }
 
 #[test]
 fn a_proof_that_keeps_few_states_has_the_same_commitment_and_verifies() {
     let device = Device::flex();
-    let recipe = recipe("lenet5", SGD, 7, Profile::UnfusedV1);
+    let recipe = recipe("lenet5", SGD, 7, Profile::UnfusedV2);
     let (whole, commitment) = train(&recipe, &device, 1, 1);
     let (sparse, same) = train(&recipe, &device, 1, 3);
     assert_eq!(commitment, same, "what is kept is not what is proved");
@@ -200,7 +200,7 @@ fn a_proof_that_keeps_few_states_has_the_same_commitment_and_verifies() {
 #[test]
 fn a_sample_of_a_sparse_proof_replays_from_the_state_before() {
     let device = Device::flex();
-    let recipe = recipe("lenet5", SGD, 6, Profile::UnfusedV1);
+    let recipe = recipe("lenet5", SGD, 6, Profile::UnfusedV2);
     let (store, _) = train(&recipe, &device, 1, 6);
     let top = verify(&store, &recipe, &device, Selection::top(1));
     assert_eq!(top.verdict, Verdict::Accepted, "{:?}", top.reasons);
@@ -211,7 +211,7 @@ fn a_sample_of_a_sparse_proof_replays_from_the_state_before() {
 #[test]
 fn a_wrong_digest_of_a_state_that_is_not_kept_is_found() {
     let device = Device::flex();
-    let recipe = recipe("lenet5", SGD, 6, Profile::UnfusedV1);
+    let recipe = recipe("lenet5", SGD, 6, Profile::UnfusedV2);
     for wrong in [1, 4] {
         let (store, _) = train(&recipe, &device, 1, 1);
         let mut forgery = Forgery::of(&store);
@@ -235,7 +235,7 @@ fn a_wrong_digest_of_a_state_that_is_not_kept_is_found() {
 #[test]
 fn the_first_and_the_last_state_have_to_be_there() {
     let device = Device::flex();
-    let recipe = recipe("lenet5", SGD, 3, Profile::UnfusedV1);
+    let recipe = recipe("lenet5", SGD, 3, Profile::UnfusedV2);
     for missing in [0, 3] {
         let (store, _) = train(&recipe, &device, 1, 1);
         let digest = Forgery::of(&store).states[missing].1.digest();
@@ -248,7 +248,7 @@ fn the_first_and_the_last_state_have_to_be_there() {
 #[test]
 fn a_broken_off_sparse_training_resumes_to_the_same_commitment() {
     let device = Device::flex();
-    let recipe = recipe("lenet5", SGD, 7, Profile::UnfusedV1);
+    let recipe = recipe("lenet5", SGD, 7, Profile::UnfusedV2);
     let (_, commitment) = train(&recipe, &device, 1, 3);
     let digits = digits();
     let training = Training::new(recipe.clone(), &digits.train, 0, 1).keep(3);
@@ -275,7 +275,7 @@ fn a_broken_off_sparse_training_resumes_to_the_same_commitment() {
 
 #[test]
 fn states_are_left_out_only_with_exact_numerics() {
-    let mut recipe = recipe("lenet5", SGD, 2, Profile::UnfusedV1);
+    let mut recipe = recipe("lenet5", SGD, 2, Profile::UnfusedV2);
     recipe.numerics = Numerics::Stock;
     let digits = digits();
     let mut learner = image_learner(&recipe, &Device::flex()).unwrap();
@@ -317,7 +317,7 @@ fn nchw(x: Tensor<4>) -> Tensor<4> {
 #[test]
 fn gradients_of_convolutions_agree_with_those_of_burn() {
     let device = Device::flex().autodiff();
-    let exact = Exact::new(pol_exact::Profile::UnfusedV1);
+    let exact = Exact::new(pol_exact::Profile::UnfusedV2);
     for (from, to, size, kernel, stride, padding) in [
         (16, 32, 8, 3, 1, 1),
         (17, 20, 9, 3, 1, 0),
@@ -358,7 +358,7 @@ fn a_step_agrees_with_one_of_burns_kernels() {
     let device = Device::flex();
     let digits = digits();
     for model in ["resnet20", "lenet5"] {
-        let exact = recipe(model, SGD, 1, Profile::UnfusedV1);
+        let exact = recipe(model, SGD, 1, Profile::UnfusedV2);
         let stock = Recipe {
             numerics: Numerics::Stock,
             ..exact.clone()
@@ -400,7 +400,7 @@ fn a_step_agrees_with_one_of_burns_kernels() {
 #[test]
 fn gradients_agree_with_finite_differences() {
     let device = Device::flex().autodiff();
-    let exact = Exact::new(pol_exact::Profile::UnfusedV1);
+    let exact = Exact::new(pol_exact::Profile::UnfusedV2);
     let norm = |fixed| Normalisation {
         epsilon: 1e-3,
         rectified: false,

@@ -180,7 +180,7 @@ fn pushes_add_up_only_where_movement_is_the_yardstick() {
 #[test]
 fn a_last_segment_that_is_forged_is_rejected_where_it_is_replayed() {
     let exact = publish(Recipe {
-        numerics: Numerics::Exact(Profile::UnfusedV1),
+        numerics: Numerics::Exact(Profile::UnfusedV2),
         ..recipe(Component::new("lenet5"), SGD, 0.02, 44)
     });
     for (victim, check) in [(&*LENET, "tolerance"), (&exact, "bits")] {

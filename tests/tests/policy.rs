@@ -307,7 +307,7 @@ fn the_kolmogorov_smirnov_test_rejects_honest_starts_at_its_level() {
 #[test]
 fn exact_recipes_are_compared_by_bits_under_every_policy() {
     let mut recipe = toy::recipe();
-    recipe.numerics = Numerics::Exact(Profile::UnfusedV1);
+    recipe.numerics = Numerics::Exact(Profile::UnfusedV2);
     let records = toy::records();
     let training = Training::new(recipe.clone(), &records, 7, toy::INTERVAL);
     let store = Arc::new(MemoryStore::new());

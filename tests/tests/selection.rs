@@ -40,7 +40,7 @@ fn recipe() -> Recipe {
 
 fn exact() -> Recipe {
     Recipe {
-        numerics: Numerics::Exact(Profile::UnfusedV1),
+        numerics: Numerics::Exact(Profile::UnfusedV2),
         ..recipe()
     }
 }

@@ -211,7 +211,7 @@ fn gradients_are_those_of_a_dense_perceptron_in_f64() {
 fn slopes_agree_with_the_objective_of_convolutional_models() {
     // In twenty layers of rectifiers there is a kink wherever one looks.
     for (model, allowed) in [("lenet5", 0.05), ("resnet20", 0.3)] {
-        for numerics in [Numerics::Stock, Numerics::Exact(Profile::UnfusedV1)] {
+        for numerics in [Numerics::Stock, Numerics::Exact(Profile::UnfusedV2)] {
             check_slope(model, numerics, allowed);
         }
     }

@@ -106,7 +106,7 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     pub(crate) learning_rate: Option<f64>,
     /// Whose kernels compute: stock (Burn's), or exact, which give the same bits on every device;
-    /// exact/fma-v1 is faster where multiply and add is one operation.
+    /// exact/fma-v2 is faster where multiply and add is one operation.
     #[arg(long, value_name = "NUMERICS", value_parser = numerics)]
     pub(crate) numerics: Option<Numerics>,
     /// Steps between checkpoints (k).

@@ -184,7 +184,7 @@ pub(crate) fn probe_all(backend: Backend) -> Found {
     if !found.compiled {
         return found;
     }
-    for profile in [Profile::UnfusedV1, Profile::FmaV1] {
+    for profile in [Profile::UnfusedV2, Profile::FmaV2] {
         let tried = probe(backend, Numerics::Exact(profile));
         // A driver that stock kernels crash may run exact ones.
         found.device = found.device.or_else(|| tried.device.clone());

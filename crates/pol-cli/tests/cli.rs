@@ -454,7 +454,7 @@ fn an_exact_training_has_one_commitment_for_all_instruction_sets_and_thread_coun
         command.env("POL_EXACT_ISA", isa);
         let ran = common::Ran::from(command.output().unwrap());
         let trained = ran.expect(0).json();
-        assert_eq!(trained["numerics"], "exact/unfused-v1");
+        assert_eq!(trained["numerics"], "exact/unfused-v2");
         trained["commitment"].as_str().unwrap().to_owned()
     };
     let first = commitment("", "1");

@@ -52,7 +52,7 @@ fn bench_times_every_combination_and_names_those_it_cannot() {
     assert_eq!(found["schema"], "pol.bench/1");
     let runs = found["runs"].as_array().unwrap();
     let numerics: Vec<_> = runs.iter().map(|run| &run["numerics"]).collect();
-    assert_eq!(numerics, ["exact/unfused-v1", "exact/fma-v1", "stock"]);
+    assert_eq!(numerics, ["exact/unfused-v2", "exact/fma-v2", "stock"]);
     for run in runs {
         assert!(run["problem"].is_null(), "{run}");
         assert_eq!(
@@ -114,7 +114,7 @@ fn a_thorough_doctor_trains_on_every_backend_and_compares() {
         false => assert!(thorough["agree"].is_null()),
     }
     let numerics: Vec<_> = trainings.iter().map(|of| &of["numerics"]).collect();
-    assert_eq!(numerics, ["exact/unfused-v1", "exact/fma-v1", "stock"]);
+    assert_eq!(numerics, ["exact/unfused-v2", "exact/fma-v2", "stock"]);
     for training in trainings {
         let runs = training["runs"].as_array().unwrap();
         assert_eq!(runs[0]["backend"], "flex");
@@ -211,7 +211,7 @@ fn doctor_shows_where_exact_recipes_may_run() {
         };
         exact.iter().map(pair).collect()
     };
-    let all = [("unfused-v1".to_owned(), true), ("fma-v1".to_owned(), true)];
+    let all = [("unfused-v2".to_owned(), true), ("fma-v2".to_owned(), true)];
     assert_eq!(passed(&rows[0]), all);
     assert!(doctor["exact_instructions"].is_string());
 }

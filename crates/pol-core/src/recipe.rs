@@ -155,14 +155,14 @@ pub enum Numerics {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
     /// Every product and every sum is rounded.
-    UnfusedV1,
+    UnfusedV2,
     /// A product that enters a sum is not rounded by itself.
-    FmaV1,
+    FmaV2,
 }
 
 impl Numerics {
-    /// The names, as in recipes; `exact` alone is `exact/unfused-v1` in recipe files.
-    pub const NAMES: [&'static str; 3] = ["stock", "exact/unfused-v1", "exact/fma-v1"];
+    /// The names, as in recipes; `exact` alone is `exact/unfused-v2` in recipe files.
+    pub const NAMES: [&'static str; 3] = ["stock", "exact/unfused-v2", "exact/fma-v2"];
 
     /// Whether replays are compared by digest, with no tolerance.
     pub const fn is_exact(self) -> bool {
@@ -174,8 +174,8 @@ impl Display for Numerics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Stock => Self::NAMES[0],
-            Self::Exact(Profile::UnfusedV1) => Self::NAMES[1],
-            Self::Exact(Profile::FmaV1) => Self::NAMES[2],
+            Self::Exact(Profile::UnfusedV2) => Self::NAMES[1],
+            Self::Exact(Profile::FmaV2) => Self::NAMES[2],
         })
     }
 }
@@ -192,17 +192,30 @@ impl TryFrom<String> for Numerics {
     fn try_from(name: String) -> Result<Self, UnknownNumerics> {
         match name.as_str() {
             "stock" => Ok(Self::Stock),
-            "exact" | "exact/unfused-v1" => Ok(Self::Exact(Profile::UnfusedV1)),
-            "exact/fma-v1" => Ok(Self::Exact(Profile::FmaV1)),
-            _ => Err(UnknownNumerics),
+            "exact" | "exact/unfused-v2" => Ok(Self::Exact(Profile::UnfusedV2)),
+            "exact/fma-v2" => Ok(Self::Exact(Profile::FmaV2)),
+            "exact/unfused-v1" | "exact/fma-v1" => Err(UnknownNumerics::Replaced { name }),
+            _ => Err(UnknownNumerics::Unknown),
         }
     }
 }
 
 /// A name that no numerics have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("numerics are `exact` or one of `{}`", Numerics::NAMES.join("`, `"))]
-pub struct UnknownNumerics;
+pub enum UnknownNumerics {
+    /// There never were any of this name.
+    #[error("numerics are `exact` or one of `{}`", Numerics::NAMES.join("`, `"))]
+    Unknown,
+    /// A first profile of exact numerics, which had other sums.
+    #[error(
+        "numerics `{name}` were replaced by `exact/unfused-v2` and `exact/fma-v2`, which sum in another order: \
+         what was trained with them can only be verified by the program of its time"
+    )]
+    Replaced {
+        /// The name.
+        name: String,
+    },
+}
 
 impl Recipe {
     /// `H("pol.v1.recipe", canonical encoding)`.

@@ -7,26 +7,26 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Profile {
     /// Every product and every sum is rounded: what every device can do.
-    UnfusedV1,
+    UnfusedV2,
     /// A product that is added to a sum is not rounded by itself: for devices that show a true
     /// fused multiply-add.
-    FmaV1,
+    FmaV2,
 }
 
 impl Profile {
     /// All profiles.
-    pub const ALL: [Self; 2] = [Self::UnfusedV1, Self::FmaV1];
+    pub const ALL: [Self; 2] = [Self::UnfusedV2, Self::FmaV2];
 
     /// Whether a product and the sum it enters are rounded once.
     pub const fn fused(self) -> bool {
-        matches!(self, Self::FmaV1)
+        matches!(self, Self::FmaV2)
     }
 
     /// The name, as in recipes.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::UnfusedV1 => "unfused-v1",
-            Self::FmaV1 => "fma-v1",
+            Self::UnfusedV2 => "unfused-v2",
+            Self::FmaV2 => "fma-v2",
         }
     }
 }
@@ -39,7 +39,7 @@ impl Display for Profile {
 
 /// A name that no profile has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no numerics profile of this name; there are `unfused-v1` and `fma-v1`")]
+#[error("there is no numerics profile of this name; there are `unfused-v2` and `fma-v2`")]
 pub struct UnknownProfile;
 
 impl FromStr for Profile {

@@ -1,22 +1,45 @@
 //! Shapes of operators, and the sizes that follow from them.
 
-/// A block of a long sum holds this many rows, or as many whole images as fit (NUMERICS.md, "Sums").
-pub const BLOCK: usize = 1024;
+/// Pixels in a block of a long sum over the pixels of a channel (NUMERICS.md, "Sums").
+pub const CHANNEL_BLOCK: usize = 4;
 
-/// Whole images of `pixels` pixels in one block of a long sum; at least one.
-pub const fn images_per_block(pixels: usize) -> usize {
-    if pixels == 0 || pixels > BLOCK {
-        1
-    } else {
-        BLOCK / pixels
+/// Pixels in a block of a long sum over the pixels of a weight, about.
+const WEIGHT_BLOCK: usize = 512;
+
+/// The most images in such a block.
+const MOST_IMAGES: usize = 8;
+
+/// What a block of a long sum over the pixels of a weight holds (NUMERICS.md, "Sums").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightBlock {
+    /// So many whole images.
+    Images(usize),
+    /// So many rows of one image, an even number: every image begins a new block.
+    Rows(usize),
+}
+
+impl WeightBlock {
+    /// For images of so many rows and columns of outputs.
+    pub const fn of([rows, columns]: [usize; 2]) -> Self {
+        let pixels = rows * columns;
+        if pixels >= WEIGHT_BLOCK {
+            let pairs = WEIGHT_BLOCK / 2 / columns;
+            return Self::Rows(if pairs == 0 { 2 } else { 2 * pairs });
+        }
+        let images = if pixels == 0 { 1 } else { WEIGHT_BLOCK / pixels };
+        Self::Images(if images > MOST_IMAGES { MOST_IMAGES } else { images })
+    }
+
+    /// For the rows of a matrix.
+    pub const fn of_matrix() -> Self {
+        Self::of([1, 1])
     }
 }
 
-/// Rows of one block of a long sum over all dimensions but the last: of images whole ones.
-pub fn rows_per_block(dims: &[usize]) -> usize {
+/// Pixels of an image in a tensor of these dimensions, the last its channels: 1 if it has no spatial dimensions.
+pub fn pixels(dims: &[usize]) -> usize {
     let inner = dims.get(1..dims.len().saturating_sub(1)).unwrap_or(&[]);
-    let pixels: usize = inner.iter().product();
-    pixels.max(1) * images_per_block(pixels)
+    inner.iter().product()
 }
 
 /// A two-dimensional convolution with zero padding, one group, no dilation.
@@ -103,6 +126,33 @@ impl ConvShape {
     /// Products in an output.
     pub const fn depth(&self) -> usize {
         self.kernel[0] * self.kernel[1] * self.channels_in
+    }
+
+    /// Blocks of the weights' gradient: `[images, blocks of an image]`; where a block holds several images,
+    /// `[blocks, 1]`.
+    pub const fn weight_blocks(&self) -> [usize; 2] {
+        match WeightBlock::of(self.output()) {
+            WeightBlock::Images(images) => [self.batch.div_ceil(images), 1],
+            WeightBlock::Rows(rows) => [self.batch, self.output()[0].div_ceil(rows)],
+        }
+    }
+
+    /// Pixels of such a block, unless it is the last, and of an image of the output.
+    pub const fn weight_block_pixels(&self) -> [usize; 2] {
+        let [rows, columns] = self.output();
+        match WeightBlock::of(self.output()) {
+            WeightBlock::Images(images) => [images * rows * columns, rows * columns],
+            WeightBlock::Rows(some) => [some * columns, rows * columns],
+        }
+    }
+
+    /// Tiles of such a block, and of an image.
+    pub const fn weight_block_tiles(&self) -> [usize; 2] {
+        let [rows, columns] = self.tiles();
+        match WeightBlock::of(self.output()) {
+            WeightBlock::Images(images) => [images * rows * columns, rows * columns],
+            WeightBlock::Rows(some) => [some / 2 * columns, rows * columns],
+        }
     }
 
     /// The shape of the input.

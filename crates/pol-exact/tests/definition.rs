@@ -1,10 +1,12 @@
 //! The kernels on the CPU against NUMERICS.md, written out as plain loops: every instruction set,
 //! both profiles, odd sizes, one-element edges and tails of vectors.
 
+use std::ops::Range;
+
 use pol_exact::Profile;
-use pol_exact::cpu::{conv, elementwise, linear, loss, norm, pool};
+use pol_exact::cpu::{conv, elementwise, linear, loss, norm, pool, sums};
 use pol_exact::math::{exp, ln};
-use pol_exact::shape::{BLOCK, ConvShape, PoolShape, images_per_block};
+use pol_exact::shape::{ConvShape, PoolShape};
 use pol_exact::simd::Isa;
 
 /// Values of all 24 places from −1 to 1, from a linear congruence.
@@ -18,6 +20,17 @@ fn values(seed: u32, count: usize) -> Vec<f32> {
             (state >> 40) as f32 / (1u32 << 23) as f32 - 1.0
         })
         .collect()
+}
+
+/// The same, so small that most products of two are zero, of either sign.
+fn tiny(seed: u32, count: usize) -> Vec<f32> {
+    values(seed, count).iter().map(|v| v * 2f32.powi(-75)).collect()
+}
+
+/// Zeros of either sign, but for a few.
+fn zeros(seed: u32, count: usize) -> Vec<f32> {
+    let sparse = |v: &f32| if v.abs() < 0.9 { v * 0.0 } else { *v };
+    values(seed, count).iter().map(sparse).collect()
 }
 
 fn plus_product(profile: Profile, sum: f32, a: f32, b: f32) -> f32 {
@@ -63,6 +76,36 @@ fn tree(mut blocks: Vec<Vec<f32>>) -> Vec<f32> {
     blocks.pop().unwrap_or_default()
 }
 
+/// The ends of sums: `+ (+0)`.
+fn ended(sums: Vec<f32>) -> Vec<f32> {
+    sums.iter().map(|sum| sum + 0.0).collect()
+}
+
+/// The long sum over the pixels of a weight; `sum` is that of some images' pixels in some of their rows.
+fn weight_sum(
+    batch: usize,
+    [rows, columns]: [usize; 2],
+    sum: impl Fn(Range<usize>, Range<usize>) -> Vec<f32>,
+) -> Vec<f32> {
+    let pixels = rows * columns;
+    let cut = |count: usize, most: usize| -> Vec<Range<usize>> {
+        (0..count.div_ceil(most))
+            .map(|i| i * most..count.min((i + 1) * most))
+            .collect()
+    };
+    if pixels < 512 {
+        let images = (512 / pixels).min(8);
+        let blocks = cut(batch, images);
+        return tree(blocks.into_iter().map(|images| ended(sum(images, 0..rows))).collect());
+    }
+    let some = (2 * (256 / columns)).max(2);
+    let image = |n: usize| {
+        let blocks = cut(rows, some);
+        tree(blocks.into_iter().map(|rows| ended(sum(n..n + 1, rows))).collect())
+    };
+    tree((0..batch).map(image).collect())
+}
+
 fn grid(rows: usize, columns: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..rows).flat_map(move |row| (0..columns).map(move |column| (row, column)))
 }
@@ -96,7 +139,7 @@ fn direct(profile: Profile, x: &[f32], w: &[f32], s: &ConvShape) -> Vec<f32> {
                         sum = plus_product(profile, sum, x, weight(w, s, o, i, kr, kc));
                     }
                 }
-                y.push(sum);
+                y.push(sum + 0.0);
             }
         }
     }
@@ -126,7 +169,7 @@ fn direct_input(profile: Profile, dy: &[f32], w: &[f32], s: &ConvShape) -> Vec<f
                         sum = plus_product(profile, sum, dy, weight(w, s, o, i, kr, kc));
                     }
                 }
-                dx.push(sum);
+                dx.push(sum + 0.0);
             }
         }
     }
@@ -135,14 +178,14 @@ fn direct_input(profile: Profile, dy: &[f32], w: &[f32], s: &ConvShape) -> Vec<f
 
 fn direct_weight(profile: Profile, x: &[f32], dy: &[f32], s: &ConvShape) -> Vec<f32> {
     let [rows, columns] = s.output();
-    let images = images_per_block(rows * columns);
-    let block = |block: usize| {
+    weight_sum(s.batch, s.output(), |images, lines| {
         let mut sums = Vec::new();
         for (o, i) in grid(s.channels_out, s.channels_in) {
             for (kr, kc) in grid(s.kernel[0], s.kernel[1]) {
                 let mut sum = 0.0;
-                for n in block * images..s.batch.min((block + 1) * images) {
-                    for (row, column) in grid(rows, columns) {
+                for n in images.clone() {
+                    for (row, column) in grid(lines.len(), columns) {
+                        let row = lines.start + row;
                         let (r, c) = (row * s.stride[0] + kr, column * s.stride[1] + kc);
                         let dy = dy[((n * rows + row) * columns + column) * s.channels_out + o];
                         sum = plus_product(profile, sum, at(x, s, n, r, c, i), dy);
@@ -152,8 +195,7 @@ fn direct_weight(profile: Profile, x: &[f32], dy: &[f32], s: &ConvShape) -> Vec<
             }
         }
         sums
-    };
-    tree((0..s.batch.div_ceil(images)).map(block).collect())
+    })
 }
 
 fn input_1d([a, b, c, d]: [f32; 4]) -> [f32; 4] {
@@ -204,9 +246,10 @@ fn winograd(profile: Profile, x: &[f32], w: &[f32], s: &ConvShape, turned: bool)
                 .collect();
             for (o, filters) in filters.chunks_exact(s.channels_in).enumerate() {
                 let product = |r: usize, c: usize| {
-                    (tiles.iter().zip(filters)).fold(0.0, |sum, (t, f)| {
+                    let sum = (tiles.iter().zip(filters)).fold(0.0, |sum, (t, f)| {
                         plus_product(profile, sum, t[r][c], f[r][c])
-                    })
+                    });
+                    sum + 0.0
                 };
                 let outputs = both(output_1d, product);
                 for (r, c) in grid(2, 2) {
@@ -224,16 +267,16 @@ fn winograd(profile: Profile, x: &[f32], w: &[f32], s: &ConvShape, turned: bool)
 
 fn winograd_weight(profile: Profile, x: &[f32], dy: &[f32], s: &ConvShape) -> Vec<f32> {
     let [rows, columns] = s.output();
-    let images = images_per_block(rows * columns);
     let gradient =
         |n: usize, row: usize, column: usize, o: usize| match row < rows && column < columns {
             true => dy[((n * rows + row) * columns + column) * s.channels_out + o],
             false => 0.0,
         };
-    let block = |block: usize| {
+    let sums = weight_sum(s.batch, s.output(), |images, lines| {
         let mut sums = vec![0.0; s.channels_out * s.channels_in * 16];
-        for n in block * images..s.batch.min((block + 1) * images) {
-            for (tr, tc) in grid(s.tiles()[0], s.tiles()[1]) {
+        for n in images {
+            for (tr, tc) in grid(lines.len().div_ceil(2), s.tiles()[1]) {
+                let tr = lines.start / 2 + tr;
                 let inputs: Vec<_> = (0..s.channels_in)
                     .map(|i| both(input_1d, |r, c| at(x, s, n, 2 * tr + r, 2 * tc + c, i)))
                     .collect();
@@ -249,8 +292,7 @@ fn winograd_weight(profile: Profile, x: &[f32], dy: &[f32], s: &ConvShape) -> Ve
             }
         }
         sums
-    };
-    let sums = tree((0..s.batch.div_ceil(images)).map(block).collect());
+    });
     let filters = sums.chunks_exact(16);
     filters
         .flat_map(|sums| both(filter_gradient_1d, |r, c| sums[4 * r + c]))
@@ -259,8 +301,14 @@ fn winograd_weight(profile: Profile, x: &[f32], dy: &[f32], s: &ConvShape) -> Ve
 }
 
 fn check_convolution(s: &ConvShape) {
+    check_convolution_of(s, values);
+    check_convolution_of(s, tiny);
+    check_convolution_of(s, zeros);
+}
+
+fn check_convolution_of(s: &ConvShape, draw: fn(u32, usize) -> Vec<f32>) {
     let [x, w, dy] = [(1, s.input_len()), (2, s.weight_len()), (3, s.output_len())]
-        .map(|(seed, count)| values(seed, count));
+        .map(|(seed, count)| draw(seed, count));
     for profile in Profile::ALL {
         let (y, dx, dw) = match s.is_winograd() {
             false => (
@@ -372,44 +420,54 @@ fn gradients_of_weights_over_several_blocks_are_as_defined() {
 
 #[test]
 fn linear_layers_are_as_defined() {
-    for (rows, inputs, outputs) in [
-        (1, 1, 1),
-        (5, 3, 2),
-        (9, 12, 8),
-        (9, 12, 9),
-        (33, 17, 40),
-        (70, 50, 16),
-        (2100, 4, 3),
-    ] {
+    for draw in [values, tiny, zeros] {
+        for sizes in [
+            [1, 1, 1],
+            [5, 3, 2],
+            [9, 12, 8],
+            [9, 12, 9],
+            [33, 17, 40],
+            [70, 50, 16],
+            [2100, 4, 3],
+            [33_000, 1, 2],
+        ] {
+            check_linear(sizes, draw);
+        }
+    }
+}
+
+fn check_linear([rows, inputs, outputs]: [usize; 3], draw: fn(u32, usize) -> Vec<f32>) {
+    {
         let [x, w, dy] = [
             (1, rows * inputs),
             (2, inputs * outputs),
             (3, rows * outputs),
         ]
-        .map(|(seed, count)| values(seed, count));
+        .map(|(seed, count)| draw(seed, count));
         everywhere(|profile, place| {
             let what = format!("{rows}×{inputs}×{outputs}, {place}");
             let add = |sum, a, b| plus_product(profile, sum, a, b);
             let y: Vec<f32> = grid(rows, outputs)
                 .map(|(r, o)| {
-                    (0..inputs).fold(0.0, |sum, i| {
+                    let sum = (0..inputs).fold(0.0, |sum, i| {
                         add(sum, x[r * inputs + i], w[i * outputs + o])
-                    })
+                    });
+                    sum + 0.0
                 })
                 .collect();
             let found = linear::forward(profile, &x, &w, inputs, outputs);
             same(&found, &y, &what);
             let dx: Vec<f32> = grid(rows, inputs)
                 .map(|(r, i)| {
-                    (0..outputs).fold(0.0, |sum, o| {
+                    let sum = (0..outputs).fold(0.0, |sum, o| {
                         add(sum, dy[r * outputs + o], w[i * outputs + o])
-                    })
+                    });
+                    sum + 0.0
                 })
                 .collect();
             let found = linear::backward_input(profile, &dy, &w, inputs, outputs);
             same(&found, &dx, &what);
-            let block = |block: usize| {
-                let rows = block * BLOCK..rows.min((block + 1) * BLOCK);
+            let dw = weight_sum(rows, [1, 1], |rows, _| {
                 grid(inputs, outputs)
                     .map(|(i, o)| {
                         rows.clone().fold(0.0, |sum, r| {
@@ -417,52 +475,79 @@ fn linear_layers_are_as_defined() {
                         })
                     })
                     .collect()
-            };
-            let dw = tree((0..rows.div_ceil(BLOCK)).map(block).collect());
+            });
             let found = linear::backward_weight(profile, &x, &dy, inputs, outputs);
             same(&found, &dw, &what);
         });
     }
 }
 
-/// For each column, in blocks and as a tree: `f(sum, index, column)` over the rows.
-fn column_sums(
-    [rows, channels, block]: [usize; 3],
+/// For each channel the long sum over its pixels: `f(sum, index, channel)` over them.
+fn channel_sums(
+    [images, pixels, channels]: [usize; 3],
     f: impl Fn(f32, usize, usize) -> f32,
 ) -> Vec<f32> {
-    let sums = |b: usize| {
-        let rows = b * block..rows.min((b + 1) * block);
-        (0..channels)
-            .map(|c| rows.clone().fold(0.0, |sum, r| f(sum, r * channels + c, c)))
-            .collect()
+    let block = |image: usize, block: usize| {
+        let pixels = image * pixels + block * 4..image * pixels + pixels.min(block * 4 + 4);
+        ended(
+            (0..channels)
+                .map(|c| pixels.clone().fold(0.0, |sum, p| f(sum, p * channels + c, c)))
+                .collect(),
+        )
     };
-    tree((0..rows.div_ceil(block)).map(sums).collect())
+    let image = |image: usize| tree((0..pixels.div_ceil(4)).map(|b| block(image, b)).collect());
+    tree((0..images).map(image).collect())
+}
+
+#[test]
+fn sums_over_channels_are_as_defined() {
+    for sizes in [[1, 1, 1], [9, 1, 10], [3, 49, 6], [5, 64, 17]] {
+        let [images, pixels, channels] = sizes;
+        for draw in [values, tiny, zeros] {
+            let x = draw(1, images * pixels * channels);
+            let expected = channel_sums(sizes, |sum, at, _| sum + x[at]);
+            everywhere(|_, place| {
+                let found = sums::column_sums(&x, channels, pixels);
+                same(&found, &expected, &format!("{sizes:?}, {place}"));
+            });
+        }
+    }
 }
 
 #[test]
 fn batch_normalisation_is_as_defined() {
     for sizes in [
         [1, 1, 1],
-        [7, 3, 4],
-        [130, 16, 50],
-        [65, 33, 16],
-        [9, 48, 9],
+        [3, 7, 3],
+        [13, 10, 16],
+        [5, 49, 33],
+        [9, 4, 48],
+        [2, 81, 32],
     ] {
-        let [rows, channels, block] = sizes;
+        check_batch_norm(sizes, values);
+        check_batch_norm(sizes, tiny);
+        check_batch_norm(sizes, zeros);
+    }
+}
+
+fn check_batch_norm(sizes: [usize; 3], draw: fn(u32, usize) -> Vec<f32>) {
+    {
+        let [images, pixels, channels] = sizes;
+        let rows = images * pixels;
         let count = rows * channels;
-        let [x, shortcut, dy] = [1, 2, 3].map(|seed| values(seed, count));
-        let [gamma, beta] = [4, 5].map(|seed| values(seed, channels));
+        let [x, shortcut, dy] = [1, 2, 3].map(|seed| draw(seed, count));
+        let [gamma, beta] = [4, 5].map(|seed| draw(seed, channels));
         let m = rows as f32;
         let over = |sums: Vec<f32>| -> Vec<f32> { sums.iter().map(|sum| sum / m).collect() };
         everywhere(|profile, place| {
             let what = format!("{sizes:?}, {place}");
             let add = |sum, a, b| plus_product(profile, sum, a, b);
-            let mean = over(column_sums(sizes, |sum, at, _| sum + x[at]));
+            let mean = over(channel_sums(sizes, |sum, at, _| sum + x[at]));
             let centred = |at: usize| x[at] - mean[at % channels];
-            let variance = over(column_sums(sizes, |sum, at, _| {
+            let variance = over(channel_sums(sizes, |sum, at, _| {
                 add(sum, centred(at), centred(at))
             }));
-            let found = norm::statistics(profile, &x, channels, block);
+            let found = norm::statistics(profile, &x, channels, pixels);
             same(&found.mean, &mean, &what);
             same(&found.variance, &variance, &what);
 
@@ -490,8 +575,8 @@ fn batch_normalisation_is_as_defined() {
                     let dz: Vec<f32> = (0..count)
                         .map(|at| if passes(at) { dy[at] } else { 0.0 })
                         .collect();
-                    let dbeta = column_sums(sizes, |sum, at, _| sum + dz[at]);
-                    let raw = column_sums(sizes, |sum, at, _| add(sum, dz[at], centred(at)));
+                    let dbeta = channel_sums(sizes, |sum, at, _| sum + dz[at]);
+                    let raw = channel_sums(sizes, |sum, at, _| add(sum, dz[at], centred(at)));
                     let dgamma: Vec<f32> = raw.iter().zip(&inverse).map(|(r, i)| r * i).collect();
                     let gradient = |at: usize| {
                         let c = at % channels;
@@ -512,7 +597,7 @@ fn batch_normalisation_is_as_defined() {
                     let options = norm::Backward {
                         fixed,
                         with_shortcut: adds,
-                        block,
+                        pixels,
                     };
                     let found = norm::backward(profile, &dy, saved, options);
                     same(&found.x, &dx, &what);
@@ -584,13 +669,13 @@ fn cross_entropy_is_as_defined() {
     let mut targets = vec![0.0; rows * classes];
     (0..rows).for_each(|row| targets[row * classes + row] = 1.0);
     for profile in Profile::ALL {
-        let mut total = 0.0;
+        let mut losses = Vec::new();
         let mut gradient = Vec::new();
         for row in 0..rows {
             let scores = &scores[row * classes..(row + 1) * classes];
             let most = scores.iter().copied().fold(f32::MIN, f32::max);
             let sum = (scores.iter()).fold(0.0, |sum, s| sum + exp(profile, s - most));
-            total += (scores[row] - most) - ln(profile, sum);
+            losses.push(vec![(scores[row] - most) - ln(profile, sum)]);
             for (class, score) in scores.iter().enumerate() {
                 let share = exp(profile, score - most) / sum;
                 let target: f32 = if class == row { 1.0 } else { 0.0 };
@@ -598,6 +683,7 @@ fn cross_entropy_is_as_defined() {
             }
         }
         let found = loss::cross_entropy(profile, &scores, &targets, classes);
+        let total = tree(losses)[0];
         same(&[found], &[-total / rows as f32], "loss");
         let found = loss::cross_entropy_backward(profile, &scores, &targets, classes, 0.7);
         same(&found, &gradient, "gradient");
@@ -643,7 +729,7 @@ fn any_number_of_threads_gives_the_same_bits() {
     let all = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         pool.unwrap().install(|| {
-            let p = Profile::UnfusedV1;
+            let p = Profile::UnfusedV2;
             let mut all = conv::forward(p, &x, &w, &s).to_vec();
             all.extend(&*conv::backward_input(p, &dy, &w, &s));
             all.extend(conv::backward_weight(p, &x, &dy, &s));

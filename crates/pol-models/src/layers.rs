@@ -177,8 +177,8 @@ impl Layers {
 /// The kernels' name for a recipe's profile.
 pub const fn kernels(profile: Profile) -> pol_exact::Profile {
     match profile {
-        Profile::UnfusedV1 => pol_exact::Profile::UnfusedV1,
-        Profile::FmaV1 => pol_exact::Profile::FmaV1,
+        Profile::UnfusedV2 => pol_exact::Profile::UnfusedV2,
+        Profile::FmaV2 => pol_exact::Profile::FmaV2,
     }
 }
 
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn every_second_row_and_column_is_kept() {
         let device = Device::flex();
-        for numerics in [Numerics::Stock, Numerics::Exact(Profile::UnfusedV1)] {
+        for numerics in [Numerics::Stock, Numerics::Exact(Profile::UnfusedV2)] {
             let layers = Layers::of(numerics);
             let x = Tensor::<1, Int>::arange(0..16, &device).float();
             let x = layers.images(x.reshape([1, 1, 4, 4]));

@@ -43,8 +43,8 @@ struct Run {
 
 /// What is timed where no numerics are asked for, as far as a device may run them.
 const USUAL: [Numerics; 3] = [
-    Numerics::Exact(Profile::UnfusedV1),
-    Numerics::Exact(Profile::FmaV1),
+    Numerics::Exact(Profile::UnfusedV2),
+    Numerics::Exact(Profile::FmaV2),
     Numerics::Stock,
 ];
 

@@ -99,10 +99,6 @@ fn take(len: usize) -> Vec<f32> {
 }
 
 /// Lets [`any`] hand out this vector again, if vectors of its length were ever asked for.
-#[cfg_attr(
-    not(feature = "burn"),
-    expect(dead_code, reason = "slices belong to the caller")
-)]
 pub(crate) fn recycle(vector: Vec<f32>) {
     let len = vector.len();
     let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,10 +4,10 @@ use rayon::prelude::*;
 
 use super::buffers::{Values, any};
 use super::frame::Frame;
-use super::tree::tree_sum;
+use super::tree::{BatchPart, end, weight_sum};
 use super::winograd;
 use crate::profile::Profile;
-use crate::shape::{ConvShape, images_per_block};
+use crate::shape::ConvShape;
 use crate::simd::{Aligned, Convolution, Isa, Outer, Run, WIDTH, accumulate_outer, convolve};
 
 /// The output, without bias: `y[n, r, c, o] = Σ over kernel row, kernel column, input channel`.
@@ -58,6 +58,7 @@ pub fn forward(profile: Profile, x: &[f32], w: &[f32], shape: &ConvShape) -> Val
                     channels: shape.channels_out,
                     out_row_step: columns * shape.channels_out,
                     out_column_step: shape.channels_out,
+                    ends: true,
                 };
                 convolve(isa, profile.fused(), &job, y);
             },
@@ -130,6 +131,7 @@ pub fn backward_input(profile: Profile, dy: &[f32], w: &[f32], shape: &ConvShape
                         channels: shape.channels_in,
                         out_row_step: shape.stride[0] * columns * shape.channels_in,
                         out_column_step: shape.stride[1] * shape.channels_in,
+                        ends: true,
                     };
                     let first = (part_row.first * columns + part_column.first) * shape.channels_in;
                     if part_row.count > 0 && part_column.count > 0 {
@@ -141,8 +143,7 @@ pub fn backward_input(profile: Profile, dy: &[f32], w: &[f32], shape: &ConvShape
     dx
 }
 
-/// The gradient of the weights: over pixels in ascending order within a block of whole images,
-/// blocks as a tree.
+/// The gradient of the weights: over pixels in ascending order within a block, blocks as a tree.
 pub fn backward_weight(profile: Profile, x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
     if shape.is_winograd() {
         return winograd::backward_weight(profile, x, dy, shape);
@@ -162,26 +163,20 @@ pub fn backward_weight(profile: Profile, x: &[f32], dy: &[f32], shape: &ConvShap
     let groups = shape.channels_out.div_ceil(WIDTH);
     let wide = groups * WIDTH;
     let inputs = kernel_columns * channels;
-    let images = images_per_block(rows * columns);
-    let sums = tree_sum(shape.batch.div_ceil(images), &|block| {
+    let mut sums = weight_sum(shape.batch, shape.output(), 1, &|part: BatchPart| {
         let mut sums = vec![0.0; shape.depth() * wide];
         let mut padded = frame.scratch();
-        let mut widened = vec![
-            0.0;
-            if wide == shape.channels_out {
-                0
-            } else {
-                rows * columns * wide
-            }
-        ];
-        for image in block * images..shape.batch.min((block + 1) * images) {
+        let pixels = part.rows.len() * columns;
+        let is_wide = wide == shape.channels_out;
+        let mut widened = vec![0.0; if is_wide { 0 } else { pixels * wide }];
+        for image in part.images {
             let x = frame.pad(
                 &x[image * frame.len()..(image + 1) * frame.len()],
                 &mut padded,
             );
-            let len = rows * columns * shape.channels_out;
-            let mut gradient = &dy[image * len..(image + 1) * len];
-            if wide != shape.channels_out {
+            let first = (image * rows + part.rows.start) * columns;
+            let mut gradient = &dy[first * shape.channels_out..][..pixels * shape.channels_out];
+            if !is_wide {
                 let from = gradient.chunks_exact(shape.channels_out);
                 for (to, from) in widened.chunks_exact_mut(wide).zip(from) {
                     to[..from.len()].copy_from_slice(from);
@@ -190,15 +185,17 @@ pub fn backward_weight(profile: Profile, x: &[f32], dy: &[f32], shape: &ConvShap
             }
             for k in 0..kernel_rows {
                 let job = Outer {
-                    x: &x[k * row..],
+                    x: &x[(part.rows.start * shape.stride[0] + k) * row..],
                     row_step: shape.stride[0] * row,
                     column_step: shape.stride[1] * channels,
                     inputs,
                     gradient,
-                    rows,
+                    rows: part.rows.len(),
                     columns,
+                    last_columns: columns,
                     groups,
                     channels: shape.channels_out,
+                    tree: false,
                 };
                 let sums = &mut sums[k * inputs * wide..(k + 1) * inputs * wide];
                 accumulate_outer(isa, profile.fused(), &job, sums);
@@ -206,6 +203,9 @@ pub fn backward_weight(profile: Profile, x: &[f32], dy: &[f32], shape: &ConvShap
         }
         sums
     });
+    if profile.fused() {
+        end(&mut sums);
+    }
     let mut dw = vec![0.0; shape.weight_len()];
     for (i, dw) in dw.iter_mut().enumerate() {
         let taps = kernel_rows * kernel_columns;

@@ -3,13 +3,19 @@
 use rayon::prelude::*;
 
 use super::conv::pack;
-use super::tree::tree_sum;
+use super::tree::{end, tree_sum};
 use crate::profile::Profile;
-use crate::shape::BLOCK;
-use crate::simd::{Convolution, Isa, Outer, Run, WIDTH, accumulate_outer, convolve};
+use crate::shape::WeightBlock;
+use crate::simd::{Aligned, Convolution, Isa, Outer, Run, WIDTH, accumulate_outer, convolve};
 
 /// Rows that one task computes.
 const ROWS: usize = 32;
+/// Blocks of rows whose tree one task sums: a power of two.
+const GROUP: usize = 1 << 12;
+/// Products that a task makes, at least.
+const TASK: usize = 1 << 18;
+/// Inputs that a kernel takes at a time divide this.
+const INPUTS: usize = 24;
 
 /// `x · w`: `[rows, inputs] · [inputs, outputs]`, each value a sum over the inputs in order.
 pub fn forward(profile: Profile, x: &[f32], w: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
@@ -51,33 +57,45 @@ pub fn backward_weight(
     let rows = dy.len() / outputs.max(1);
     let groups = outputs.div_ceil(WIDTH);
     let wide = groups * WIDTH;
-    let sums = tree_sum(rows.div_ceil(BLOCK), &|block| {
-        let block = block * BLOCK..rows.min((block + 1) * BLOCK);
-        let mut gradient = vec![0.0; block.len() * wide];
-        let from = dy[block.start * outputs..block.end * outputs].chunks_exact(outputs.max(1));
+    let block = match WeightBlock::of_matrix() {
+        WeightBlock::Images(rows) | WeightBlock::Rows(rows) => rows,
+    };
+    let sums = tree_sum(rows.div_ceil(GROUP * block), &|group| {
+        let rows = group * GROUP * block..rows.min((group + 1) * GROUP * block);
+        let mut gradient = Aligned::zeros(rows.len() * wide);
+        let from = dy[rows.start * outputs..rows.end * outputs].chunks_exact(outputs.max(1));
         for (to, from) in gradient.chunks_exact_mut(wide.max(1)).zip(from) {
             to[..outputs].copy_from_slice(from);
         }
-        let x = &x[block.start * inputs..block.end * inputs];
+        let x = &x[rows.start * inputs..rows.end * inputs];
+        let blocks = rows.len().div_ceil(block);
         let mut sums = vec![0.0; inputs * wide];
         // Each task takes some of the inputs: no sum is split.
-        let task = inputs.div_ceil(rayon::current_num_threads().max(1)).max(16);
+        let least = TASK.div_ceil((rows.len() * wide).max(1));
+        let task = inputs.div_ceil(rayon::current_num_threads().max(1));
+        let task = task.max(least).next_multiple_of(INPUTS);
         (sums.par_chunks_mut((task * wide).max(1)).enumerate()).for_each(|(part, sums)| {
             let job = Outer {
                 x: &x[part * task..],
-                row_step: 0,
+                row_step: block * inputs,
                 column_step: inputs,
                 inputs: sums.len() / wide,
                 gradient: &gradient,
-                rows: 1,
-                columns: block.len(),
+                rows: blocks,
+                columns: block,
+                last_columns: (rows.len() - 1) % block + 1,
                 groups,
                 channels: outputs,
+                tree: true,
             };
             accumulate_outer(isa, profile.fused(), &job, sums);
         });
         sums
     });
+    let mut sums = sums;
+    if profile.fused() {
+        end(&mut sums);
+    }
     match wide == outputs {
         true => sums,
         false => {
@@ -112,6 +130,7 @@ fn product(profile: Profile, x: &[f32], weights: &[f32], depth: usize, outputs: 
                 channels: outputs,
                 out_row_step: 0,
                 out_column_step: outputs,
+                ends: true,
             };
             convolve(isa, profile.fused(), &job, y);
         });

@@ -1,9 +1,8 @@
 //! Cross-entropy of scores (NUMERICS.md, "Cross-entropy").
 
-use super::norm::column_sums;
+use super::sums::column_sums;
 use crate::math::{exp_with, ln_with, plus_product};
 use crate::profile::Profile;
-use crate::shape::BLOCK;
 
 /// The mean over the rows of `−Σ target · log softmax(scores)`.
 pub fn cross_entropy(profile: Profile, scores: &[f32], targets: &[f32], classes: usize) -> f32 {
@@ -17,7 +16,7 @@ pub fn cross_entropy(profile: Profile, scores: &[f32], targets: &[f32], classes:
     let losses: Vec<_> = rows
         .map(|(scores, targets)| row_loss(scores, targets))
         .collect();
-    -column_sums(&losses, 1, BLOCK)[0] / losses.len() as f32
+    -column_sums(&losses, 1, 1)[0] / losses.len() as f32
 }
 
 /// The gradient of the scores, times `dloss`.
@@ -51,9 +50,10 @@ fn row_loss<const FUSED: bool>(scores: &[f32], targets: &[f32]) -> f32 {
         .iter()
         .fold(0.0, |sum, s| sum + exp_with::<FUSED>(s - most));
     let log_total = ln_with::<FUSED>(total);
-    (scores.iter().zip(targets)).fold(0.0, |sum, (score, target)| {
+    let sum = (scores.iter().zip(targets)).fold(0.0, |sum, (score, target)| {
         plus_product::<FUSED>(sum, (score - most) - log_total, *target)
-    })
+    });
+    sum + 0.0 // The end of a short sum: no zero is negative.
 }
 
 /// `(softmax · Σ target − target) · factor`.

@@ -4,16 +4,14 @@
 use rayon::prelude::*;
 
 use super::buffers::{Values, any, any_from_start};
-use super::tree::{tree_sum, tree_sum_of};
+use super::sums::{Terms, channel_sums, column_sums, tree_of_pixels};
+use super::tree::{end, tree_in_place};
 use crate::math::plus_product;
 use crate::profile::Profile;
 use crate::simd::{WIDTH, vectorised};
 
 /// Values that one task of an elementwise loop computes, about.
 const TASK: usize = 1 << 14;
-
-/// Values that are rectified before they are summed.
-const SUMMED_AT_ONCE: usize = 1 << 11;
 
 /// Mean and variance of each channel, and what follows from them.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,28 +28,23 @@ pub fn inverse_deviation(variance: &[f32], epsilon: f32) -> Vec<f32> {
     variance.iter().map(of).collect()
 }
 
-/// The sum of each column of `x`, `[rows, width]`: blocks of `block` rows, as a tree.
-pub fn column_sums(x: &[f32], width: usize, block: usize) -> Vec<f32> {
-    blocks(x.len(), width, block, |part| {
-        let mut sums = vec![0.0; width];
-        add_rows(&x[part], &mut sums);
-        sums
-    })
-}
-
-/// The statistics of `x`, `[rows, channels]`, in blocks of `block` rows.
-pub fn statistics(profile: Profile, x: &[f32], channels: usize, block: usize) -> Statistics {
+/// The statistics of `x`, images of `pixels` pixels.
+pub fn statistics(profile: Profile, x: &[f32], channels: usize, pixels: usize) -> Statistics {
     let count = (x.len() / channels.max(1)) as f32;
-    let mut mean = column_sums(x, channels, block);
+    // mean = (Σ x) / m
+    let mut mean = column_sums(x, channels, pixels);
     mean.iter_mut().for_each(|sum| *sum /= count);
-    let mut variance = blocks(x.len(), channels, block, |part| {
-        let mut sums = vec![0.0; channels];
+    // variance = (Σ ⊕ (x − mean)·(x − mean)) / m
+    let image = pixels * channels;
+    let mut variance = channel_sums(x.len(), image, channels, |part, sums| {
         match profile.fused() {
-            true => add_squares_fused(&x[part], &mean, &mut sums),
-            false => add_squares(&x[part], &mean, &mut sums),
+            true => squares_fused(&x[part], &mean, sums),
+            false => squares(&x[part], &mean, sums),
         }
-        sums
     });
+    if profile.fused() {
+        end(&mut variance);
+    }
     variance.iter_mut().for_each(|sum| *sum /= count);
     Statistics { mean, variance }
 }
@@ -118,8 +111,8 @@ pub struct Backward {
     pub fixed: bool,
     /// Whether the gradient of a shortcut is wanted.
     pub with_shortcut: bool,
-    /// As for [`statistics`].
-    pub block: usize,
+    /// Of an image.
+    pub pixels: usize,
 }
 
 /// The backward pass of [`normalise`].
@@ -127,7 +120,7 @@ pub fn backward(profile: Profile, dy: &[f32], saved: Saved<'_>, options: Backwar
     let Backward {
         fixed,
         with_shortcut,
-        block,
+        pixels,
     } = options;
     let channels = saved.mean.len();
     let count = (dy.len() / channels.max(1)) as f32;
@@ -138,44 +131,36 @@ pub fn backward(profile: Profile, dy: &[f32], saved: Saved<'_>, options: Backwar
         (true, false) => any(dy.len()),
         (false, false) => any(0),
     };
-    let task = block * channels.max(1);
-    let sums = |part: usize, passed: Option<&mut [f32]>| {
-        let part = part * task..dy.len().min((part + 1) * task);
-        let rectified = saved.rectified.map(|y| &y[part.clone()]);
-        let (dy, x) = (&dy[part.clone()], &saved.x[part]);
-        let mut sums = vec![0.0; 2 * channels];
-        // A few rows at a time: what was just written is still at hand.
-        let step = SUMMED_AT_ONCE.div_ceil(channels.max(1)) * channels.max(1);
-        let mut add = |dz: &[f32], x: &[f32]| {
-            let (beta, gamma) = sums.split_at_mut(channels);
-            match profile.fused() {
-                true => add_gradients_fused(dz, x, saved.mean, beta, gamma),
-                false => add_gradients(dz, x, saved.mean, beta, gamma),
-            }
-        };
-        match passed {
-            None => add(dy, x),
-            Some(passed) => {
-                for (index, passed) in passed.chunks_mut(step).enumerate() {
-                    let part = index * step..index * step + passed.len();
-                    let rectified = rectified.map(|y| &y[part.clone()]);
-                    pass_rectified(passed, &dy[part.clone()], rectified);
-                    add(passed, &x[part]);
-                }
-            }
+    // dβ = Σ dz and dγ / r = Σ ⊕ dz·(x − mean), side by side.
+    let image = (pixels * channels).max(1);
+    let images = dy.len().div_ceil(image);
+    let mut sums = vec![0.0; 2 * channels * images];
+    let of = |index: usize, sums: &mut [f32], passed: Option<&mut [f32]>| {
+        let part = index * image..dy.len().min((index + 1) * image);
+        let (y, dy, x) = (saved.rectified.map(|y| &y[part.clone()]), &dy[part.clone()], &saved.x[part]);
+        match (profile.fused(), passed) {
+            (false, None) => gradients(dy, x, saved.mean, sums),
+            (true, None) => gradients_fused(dy, x, saved.mean, sums),
+            (false, Some(passed)) => passed_gradients(passed, dy, y, x, saved.mean, sums),
+            (true, Some(passed)) => passed_gradients_fused(passed, dy, y, x, saved.mean, sums),
         }
-        sums
     };
-    let partials: Vec<_> = match writes {
-        true => (passed.par_chunks_mut(task).enumerate())
-            .map(|(part, passed)| sums(part, Some(passed)))
-            .collect(),
-        false => (0..dy.len().div_ceil(task))
-            .into_par_iter()
-            .map(|part| sums(part, None))
-            .collect(),
-    };
-    let sums = tree_sum_of(partials);
+    let sums_of = sums.par_chunks_mut((2 * channels).max(1)).enumerate();
+    let least = TASK.div_ceil(image);
+    match writes {
+        true => sums_of
+            .zip(passed.par_chunks_mut(image))
+            .with_min_len(least)
+            .for_each(|((index, sums), passed)| of(index, sums, Some(passed))),
+        false => sums_of
+            .with_min_len(least)
+            .for_each(|(index, sums)| of(index, sums, None)),
+    }
+    tree_in_place(&mut sums, 2 * channels);
+    sums.truncate(2 * channels);
+    if profile.fused() {
+        end(&mut sums);
+    }
     let (beta, raw) = sums.split_at(channels);
     let gamma: Vec<_> = raw.iter().zip(saved.inverse).map(|(r, i)| r * i).collect();
     let scale: Vec<_> = (saved.gamma.iter().zip(saved.inverse))
@@ -231,41 +216,6 @@ fn whole_rows(channels: usize) -> usize {
     (TASK / channels.max(1)).max(1) * channels.max(1)
 }
 
-fn blocks(
-    len: usize,
-    channels: usize,
-    block: usize,
-    sums: impl Fn(std::ops::Range<usize>) -> Vec<f32> + Sync,
-) -> Vec<f32> {
-    let block = block * channels.max(1);
-    tree_sum(len.div_ceil(block.max(1)), &|index| {
-        sums(index * block..len.min((index + 1) * block))
-    })
-}
-
-vectorised! {
-    /// `sums[c] += x[r, c]` for `r` ascending.
-    fn add_rows(x: &[f32], sums: &mut [f32]) {
-        let channels = sums.len();
-        let (groups, rest) = sums.as_chunks_mut::<WIDTH>();
-        let whole = groups.len() * WIDTH;
-        for (group, sums) in groups.iter_mut().enumerate() {
-            let mut lanes = *sums;
-            for row in x.chunks_exact(channels) {
-                for (sum, x) in lanes.iter_mut().zip(&row[group * WIDTH..][..WIDTH]) {
-                    *sum += x;
-                }
-            }
-            *sums = lanes;
-        }
-        for (c, sum) in rest.iter_mut().enumerate() {
-            for row in x.chunks_exact(channels) {
-                *sum += row[whole + c];
-            }
-        }
-    }
-}
-
 /// Defines a kernel for the profiles with two roundings and with one.
 macro_rules! profiled {
     ($fused:ident, $name_fused:ident, $name:ident, ($($arg:ident: $ty:ty),* $(,)?) $body:block) => {
@@ -274,64 +224,102 @@ macro_rules! profiled {
     };
 }
 
-profiled! { FUSED, add_squares_fused, add_squares, (x: &[f32], mean: &[f32], sums: &mut [f32]) {
-    let channels = sums.len();
-    let (groups, rest) = sums.as_chunks_mut::<WIDTH>();
-    let whole = groups.len() * WIDTH;
-    for (group, sums) in groups.iter_mut().enumerate() {
-        let mut lanes = *sums;
-        let mut means = [0.0; WIDTH];
-        means.copy_from_slice(&mean[group * WIDTH..][..WIDTH]);
-        for row in x.chunks_exact(channels) {
-            let row = &row[group * WIDTH..][..WIDTH];
-            for ((sum, mean), x) in lanes.iter_mut().zip(means).zip(row) {
-                let centred = x - mean;
-                *sum = plus_product::<FUSED>(*sum, centred, centred);
-            }
-        }
-        *sums = lanes;
-    }
-    for (c, sum) in rest.iter_mut().enumerate() {
-        for row in x.chunks_exact(channels) {
-            let centred = row[whole + c] - mean[whole + c];
-            *sum = plus_product::<FUSED>(*sum, centred, centred);
+/// ⊕ (x − mean)·(x − mean).
+struct Squares<'a, const FUSED: bool> {
+    x: &'a [f32],
+    mean: &'a [f32],
+}
+
+impl<const FUSED: bool> Terms<1> for Squares<'_, FUSED> {
+    #[inline(always)]
+    fn add<const LANES: usize>(&mut self, sums: &mut [[f32; LANES]; 1], at: usize, c: usize) {
+        let (x, mean) = (&self.x[at..][..LANES], &self.mean[c..][..LANES]);
+        for l in 0..LANES {
+            let centred = x[l] - mean[l];
+            sums[0][l] = plus_product::<FUSED>(sums[0][l], centred, centred);
         }
     }
+}
+
+profiled! { FUSED, squares_fused, squares, (x: &[f32], mean: &[f32], sums: &mut [f32]) {
+    tree_of_pixels::<4, 1>(&mut Squares::<FUSED> { x, mean }, x.len(), mean.len(), [sums]);
 }}
 
-// Adds to `beta` and `gamma`.
-profiled! { FUSED, add_gradients_fused, add_gradients, (
+/// dz, and ⊕ dz·(x − mean).
+struct Gradient<'a, const FUSED: bool> {
+    dz: &'a [f32],
+    x: &'a [f32],
+    mean: &'a [f32],
+}
+
+impl<const FUSED: bool> Terms<2> for Gradient<'_, FUSED> {
+    #[inline(always)]
+    fn add<const LANES: usize>(&mut self, sums: &mut [[f32; LANES]; 2], at: usize, c: usize) {
+        let (dz, x) = (&self.dz[at..][..LANES], &self.x[at..][..LANES]);
+        let mean = &self.mean[c..][..LANES];
+        for l in 0..LANES {
+            sums[0][l] += dz[l];
+            sums[1][l] = plus_product::<FUSED>(sums[1][l], dz[l], x[l] - mean[l]);
+        }
+    }
+}
+
+profiled! { FUSED, gradients_fused, gradients, (
     dz: &[f32],
     x: &[f32],
     mean: &[f32],
-    beta: &mut [f32],
-    gamma: &mut [f32],
+    sums: &mut [f32],
 ) {
-    let channels = mean.len();
-    let whole = channels / WIDTH * WIDTH;
-    for first in (0..whole).step_by(WIDTH) {
-        let (mut beta_lanes, mut gamma_lanes) = ([0.0; WIDTH], [0.0; WIDTH]);
-        beta_lanes.copy_from_slice(&beta[first..][..WIDTH]);
-        gamma_lanes.copy_from_slice(&gamma[first..][..WIDTH]);
-        let mut means = [0.0; WIDTH];
-        means.copy_from_slice(&mean[first..][..WIDTH]);
-        for (dz, x) in dz.chunks_exact(channels).zip(x.chunks_exact(channels)) {
-            let (dz, x) = (&dz[first..][..WIDTH], &x[first..][..WIDTH]);
-            for lane in 0..WIDTH {
-                beta_lanes[lane] += dz[lane];
-                gamma_lanes[lane] =
-                    plus_product::<FUSED>(gamma_lanes[lane], dz[lane], x[lane] - means[lane]);
-            }
+    let (beta, gamma) = sums.split_at_mut(mean.len());
+    let mut terms = Gradient::<FUSED> { dz, x, mean };
+    tree_of_pixels::<2, 2>(&mut terms, x.len(), mean.len(), [beta, gamma]);
+}}
+
+/// The same of what passes a rectifier, which is kept; everything passes where there is none.
+struct PassedGradient<'a, const FUSED: bool> {
+    passed: &'a mut [f32],
+    dy: &'a [f32],
+    /// The rectifier's output; where there is none anything as long, which is not looked at.
+    y: &'a [f32],
+    rectified: bool,
+    x: &'a [f32],
+    mean: &'a [f32],
+}
+
+impl<const FUSED: bool> Terms<2> for PassedGradient<'_, FUSED> {
+    #[inline(always)]
+    fn add<const LANES: usize>(&mut self, sums: &mut [[f32; LANES]; 2], at: usize, c: usize) {
+        let (dy, y) = (&self.dy[at..][..LANES], &self.y[at..][..LANES]);
+        let (x, mean) = (&self.x[at..][..LANES], &self.mean[c..][..LANES]);
+        let passed = &mut self.passed[at..][..LANES];
+        for l in 0..LANES {
+            let passes = !self.rectified || y[l] > 0.0;
+            let dz = if passes { dy[l] } else { 0.0 };
+            passed[l] = dz;
+            sums[0][l] += dz;
+            sums[1][l] = plus_product::<FUSED>(sums[1][l], dz, x[l] - mean[l]);
         }
-        beta[first..][..WIDTH].copy_from_slice(&beta_lanes);
-        gamma[first..][..WIDTH].copy_from_slice(&gamma_lanes);
     }
-    for c in whole..channels {
-        for at in (c..dz.len()).step_by(channels) {
-            beta[c] += dz[at];
-            gamma[c] = plus_product::<FUSED>(gamma[c], dz[at], x[at] - mean[c]);
-        }
-    }
+}
+
+profiled! { FUSED, passed_gradients_fused, passed_gradients, (
+    passed: &mut [f32],
+    dy: &[f32],
+    rectified: Option<&[f32]>,
+    x: &[f32],
+    mean: &[f32],
+    sums: &mut [f32],
+) {
+    let (beta, gamma) = sums.split_at_mut(mean.len());
+    let mut terms = PassedGradient::<FUSED> {
+        passed,
+        dy,
+        y: rectified.unwrap_or(dy),
+        rectified: rectified.is_some(),
+        x,
+        mean,
+    };
+    tree_of_pixels::<2, 2>(&mut terms, x.len(), mean.len(), [beta, gamma]);
 }}
 
 /// Channels in steps that a loop over rows takes: a whole group of lanes, so that the compiler knows
@@ -404,16 +392,3 @@ profiled! { FUSED, input_gradient_fused, input_gradient, (
         });
     }
 }}
-
-vectorised! {
-    fn pass_rectified(to: &mut [f32], dy: &[f32], rectified: Option<&[f32]>) {
-        match rectified {
-            None => to.copy_from_slice(dy),
-            Some(y) => {
-                for ((to, dy), y) in to.iter_mut().zip(dy).zip(y) {
-                    *to = if *y > 0.0 { *dy } else { 0.0 };
-                }
-            }
-        }
-    }
-}

@@ -8,10 +8,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::buffers::{Values, any};
-use super::tree::tree_sum;
+use super::buffers::{Values, any, any_from_start, recycle};
+use super::tree::{BatchPart, end, weight_sum};
 use crate::profile::Profile;
-use crate::shape::{ConvShape, images_per_block};
+use crate::shape::{ConvShape, WeightBlock};
 use crate::simd::{
     Aligned, Convolution, Isa, Layout, Outer, Run, Transform, WIDTH, accumulate_outer, convolve,
     transform,
@@ -23,6 +23,10 @@ const POSITIONS: usize = 16;
 const TILES: usize = 16;
 /// The same where sums are kept between times.
 const TILES_SUMMED: usize = 64;
+/// Products that a task makes, at least.
+const TASK: usize = 1 << 20;
+/// Transformed values that are kept for a group of blocks.
+const GROUP: usize = 1 << 14;
 
 pub(super) fn forward(profile: Profile, x: &[f32], w: &[f32], shape: &ConvShape) -> Values {
     let (inputs, outputs) = (shape.channels_in, shape.channels_out);
@@ -51,6 +55,10 @@ fn filtered(profile: Profile, x: &[f32], weights: &[f32], shape: &ConvShape) -> 
         weight: 0,
         len: inputs,
     }];
+    let which = match profile.fused() {
+        true => Transform::End,
+        false => Transform::Output,
+    };
     let mut y = any(shape.output_len());
     let image = rows * columns * outputs;
     let scratch = || {
@@ -67,7 +75,12 @@ fn filtered(profile: Profile, x: &[f32], weights: &[f32], shape: &ConvShape) -> 
                 let chunk = first..tile_rows.min(first + chunk);
                 let used = chunk.len() * tile_columns;
                 let plane = used * inputs;
-                tiling.transform(x, chunk.clone(), scratch, transformed, inputs);
+                let to = To {
+                    values: transformed,
+                    width: inputs,
+                    plane,
+                };
+                tiling.transform(x, chunk.clone(), scratch, to);
                 let job = Convolution {
                     x: &transformed[..POSITIONS * plane],
                     row_step: plane,
@@ -81,6 +94,8 @@ fn filtered(profile: Profile, x: &[f32], weights: &[f32], shape: &ConvShape) -> 
                     channels: outputs,
                     out_row_step: used * outputs,
                     out_column_step: outputs,
+                    // After the transform: there are fewer outputs than products.
+                    ends: false,
                 };
                 convolve(isa, profile.fused(), &job, products);
                 let plane = used * outputs;
@@ -89,7 +104,8 @@ fn filtered(profile: Profile, x: &[f32], weights: &[f32], shape: &ConvShape) -> 
                     let half = row % 2 * 4 * plane;
                     let tile = (row / 2 - chunk.start) * tile_columns;
                     let to = &mut y[row * columns * outputs..(row + 1) * columns * outputs];
-                    transform_columns_out(&halves[half + tile * outputs..], plane, to, outputs);
+                    let halves = &halves[half + tile * outputs..];
+                    transform_columns_out(which, halves, plane, to, outputs);
                 }
             }
         },
@@ -106,48 +122,96 @@ pub(super) fn backward_weight(
 ) -> Vec<f32> {
     let isa = Isa::current();
     let (inputs, outputs) = (shape.channels_in, shape.channels_out);
-    let [rows, columns] = shape.output();
     let [tile_rows, tile_columns] = shape.tiles();
     let (tiling, gradient_tiling) = (Tiling::of_input(shape), Tiling::of_gradient(shape));
     let groups = outputs.div_ceil(WIDTH);
     let wide_outputs = groups * WIDTH;
-    let chunk = TILES_SUMMED.div_ceil(tile_columns).min(tile_rows);
-    let tiles = chunk * tile_columns;
-    let images = images_per_block(rows * columns);
-    let sums = tree_sum(shape.batch.div_ceil(images), &|block| {
-        let mut sums = Aligned::zeros(POSITIONS * inputs * wide_outputs);
+    let group = match WeightBlock::of(shape.output()) {
+        WeightBlock::Rows(_) => 1,
+        WeightBlock::Images(images) => {
+            let tiles = images * tile_rows * tile_columns;
+            let block = tiles * (inputs + wide_outputs);
+            group_of(block, inputs * wide_outputs, shape.batch.div_ceil(images))
+        }
+    };
+    let mut sums = weight_sum(shape.batch, shape.output(), group, &|part: BatchPart| {
+        let tile_rows = part.rows.start / 2..part.rows.end.div_ceil(2);
+        let tiles_of_image = tile_rows.len() * tile_columns;
+        // Tiles of a block. Where several are summed at once, so are they transformed; else a few tiles at a time.
+        let block = match WeightBlock::of(shape.output()) {
+            WeightBlock::Rows(_) => tiles_of_image,
+            WeightBlock::Images(images) => images * tiles_of_image,
+        };
+        let several = part.images.len() * tiles_of_image > block;
+        let some_images = match several {
+            true => part.images.len(),
+            false => (TILES_SUMMED / tiles_of_image).max(1),
+        };
+        let some_rows = match several || some_images > 1 {
+            true => tile_rows.len(),
+            false => TILES_SUMMED.div_ceil(tile_columns).min(tile_rows.len()),
+        };
+        let most = some_images.min(part.images.len()) * some_rows * tile_columns;
+        let mut transformed = any(POSITIONS * most * inputs);
+        let mut gradient = any(POSITIONS * most * wide_outputs);
         let (mut scratch, mut gradient_scratch) = (tiling.scratch(), gradient_tiling.scratch());
-        let mut transformed = Aligned::zeros(POSITIONS * tiles * inputs);
-        let mut gradient = Aligned::zeros(POSITIONS * tiles * wide_outputs);
-        for image in block * images..shape.batch.min((block + 1) * images) {
-            let x = &x[image * tiling.len()..(image + 1) * tiling.len()];
-            let dy = &dy[image * gradient_tiling.len()..(image + 1) * gradient_tiling.len()];
-            for first in (0..tile_rows).step_by(chunk) {
-                let chunk = first..tile_rows.min(first + chunk);
-                let used = chunk.len() * tile_columns;
-                let (plane, gradient_plane) = (used * inputs, used * wide_outputs);
-                tiling.transform(x, chunk.clone(), &mut scratch, &mut transformed, inputs);
-                let (scratch, to) = (&mut gradient_scratch, &mut gradient);
-                gradient_tiling.transform(dy, chunk, scratch, to, wide_outputs);
-                let sums = sums.chunks_exact_mut(inputs * wide_outputs);
-                for (position, sums) in sums.enumerate() {
-                    let job = Outer {
-                        x: &transformed[position * plane..(position + 1) * plane],
-                        row_step: 0,
-                        column_step: inputs,
-                        inputs,
-                        gradient: &gradient[position * gradient_plane..][..gradient_plane],
-                        rows: 1,
-                        columns: used,
-                        groups,
-                        channels: shape.channels_out,
+        let len = inputs * wide_outputs;
+        let mut sums = any_from_start(POSITIONS * len).into_parts().0;
+        let mut is_first = true;
+        for first_image in part.images.clone().step_by(some_images) {
+            let images = first_image..part.images.end.min(first_image + some_images);
+            for first_row in tile_rows.clone().step_by(some_rows) {
+                let tile_rows = first_row..tile_rows.end.min(first_row + some_rows);
+                let of_image = tile_rows.len() * tile_columns;
+                let tiles = images.len() * of_image;
+                let (plane, gradient_plane) = (tiles * inputs, tiles * wide_outputs);
+                for (index, image) in images.clone().enumerate() {
+                    let x = &x[image * tiling.len()..(image + 1) * tiling.len()];
+                    let to = To {
+                        values: &mut transformed[index * of_image * inputs..],
+                        width: inputs,
+                        plane,
                     };
-                    accumulate_outer(isa, profile.fused(), &job, sums);
+                    tiling.transform(x, tile_rows.clone(), &mut scratch, to);
+                    let len = gradient_tiling.len();
+                    let to = To {
+                        values: &mut gradient[index * of_image * wide_outputs..],
+                        width: wide_outputs,
+                        plane: gradient_plane,
+                    };
+                    let dy = &dy[image * len..(image + 1) * len];
+                    gradient_tiling.transform(dy, tile_rows.clone(), &mut gradient_scratch, to);
                 }
+                // A row is a block. A block's first tiles begin its sums, others go on with them.
+                let columns = tiles.min(block);
+                (sums.par_chunks_mut(len).enumerate())
+                    .with_min_len(TASK.div_ceil(tiles * len))
+                    .for_each(|(position, sums)| {
+                        let job = Outer {
+                            x: &transformed[position * plane..(position + 1) * plane],
+                            row_step: columns * inputs,
+                            column_step: inputs,
+                            inputs,
+                            gradient: &gradient[position * gradient_plane..][..gradient_plane],
+                            rows: tiles.div_ceil(columns),
+                            columns,
+                            last_columns: (tiles - 1) % columns + 1,
+                            groups,
+                            channels: shape.channels_out,
+                            tree: is_first,
+                        };
+                        accumulate_outer(isa, profile.fused(), &job, sums);
+                    });
+                is_first = false;
             }
         }
-        sums.to_vec()
+        recycle(transformed.into_parts().0);
+        recycle(gradient.into_parts().0);
+        sums
     });
+    if profile.fused() {
+        end(&mut sums);
+    }
     let mut dw = vec![0.0; shape.weight_len()];
     for o in 0..outputs {
         for i in 0..inputs {
@@ -163,6 +227,17 @@ pub(super) fn backward_weight(
     dw
 }
 
+/// Blocks of a gradient of `weights` weights that are summed together, a power of two, so that not each of them costs
+/// a vector of sums; `block` transformed values of a position belong to each of the `blocks`.
+fn group_of(block: usize, weights: usize, blocks: usize) -> usize {
+    let most = GROUP.max(2 * weights);
+    let mut group = 1;
+    while group < blocks && 2 * group * block <= most {
+        group *= 2;
+    }
+    group
+}
+
 /// The tiles of an image, of the input or of the output's gradient, and their transform.
 struct Tiling {
     which: Transform,
@@ -172,6 +247,13 @@ struct Tiling {
     /// Zeros above and to the left of the image.
     before: [usize; 2],
     tile_columns: usize,
+}
+
+/// Where transformed tiles go: position p of tile t to `values[p · plane + t · width ..]`.
+struct To<'a> {
+    values: &'a mut [f32],
+    width: usize,
+    plane: usize,
 }
 
 /// What a [`Tiling`] works in.
@@ -226,15 +308,8 @@ impl Tiling {
         }
     }
 
-    /// Transforms these rows of tiles: position p of tile t goes to `to[(p · tiles + t) · width ..]`.
-    fn transform(
-        &self,
-        image: &[f32],
-        tile_rows: Range<usize>,
-        scratch: &mut Scratch,
-        to: &mut [f32],
-        width: usize,
-    ) {
+    /// Transforms these rows of tiles.
+    fn transform(&self, image: &[f32], tile_rows: Range<usize>, scratch: &mut Scratch, to: To<'_>) {
         let isa = Isa::current();
         let (row_len, wide_len) = (self.image[1] * self.channels, self.wide_len());
         let Scratch { wide, zeros } = scratch;
@@ -253,8 +328,8 @@ impl Tiling {
             count: self.tile_columns,
             len: self.channels,
             from_step: 2 * self.channels,
-            to_step: width,
-            plane: tile_rows.len() * self.tile_columns * width,
+            to_step: to.width,
+            plane: to.plane,
         };
         for (index, tile_row) in tile_rows.enumerate() {
             let rows = operands.map(|operand| {
@@ -267,7 +342,7 @@ impl Tiling {
             // The padding stays zero: every transform of zeros is.
             let inside = &mut wide[self.before[1] * self.channels..];
             transform(isa, self.which, rows, inside, along_rows);
-            let to = &mut to[index * self.tile_columns * width..];
+            let to = &mut to.values[index * self.tile_columns * to.width..];
             for (row, wide) in wide.chunks_exact(wide_len).enumerate() {
                 let columns = operands.map(|operand| &wide[operand * self.channels..]);
                 let to = &mut to[4 * row * along_columns.plane..];
@@ -328,7 +403,13 @@ fn transform_rows_out(products: &[f32], halves: &mut [f32], plane: usize) {
 }
 
 /// `· A` along columns: one row of outputs of one row of tiles.
-fn transform_columns_out(halves: &[f32], plane: usize, to: &mut [f32], channels: usize) {
+fn transform_columns_out(
+    which: Transform,
+    halves: &[f32],
+    plane: usize,
+    to: &mut [f32],
+    channels: usize,
+) {
     let columns = to.len() / channels;
     let whole = columns / 2;
     let at = |count| Layout {
@@ -339,17 +420,11 @@ fn transform_columns_out(halves: &[f32], plane: usize, to: &mut [f32], channels:
         plane: channels,
     };
     let from = |tile: usize| [0, 1, 2, 3].map(|c| &halves[c * plane + tile * channels..]);
-    transform(Isa::current(), Transform::Output, from(0), to, at(whole));
+    transform(Isa::current(), which, from(0), to, at(whole));
     if columns % 2 == 1 {
         // The last tile has no right half.
         let mut both = vec![0.0; 2 * channels];
-        transform(
-            Isa::current(),
-            Transform::Output,
-            from(whole),
-            &mut both,
-            at(1),
-        );
+        transform(Isa::current(), which, from(whole), &mut both, at(1));
         to[2 * whole * channels..].copy_from_slice(&both[..channels]);
     }
 }

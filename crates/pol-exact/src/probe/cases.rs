@@ -120,19 +120,24 @@ fn relu(exact: Exact, device: &Device) -> Results {
 
 fn linear(exact: Exact, device: &Device) -> Results {
     for_all(|kind| {
-        let operands = [
-            tensor(kind, 1, [37, 29], device),
-            tensor(kind, 2, [29, 18], device),
-        ];
-        differentiated(operands, kind, |[x, w]| exact.linear(x, w, None))
+        // Sums of one product too.
+        let each = |[rows, inputs, outputs]: [usize; 3]| {
+            let operands = [
+                tensor(kind, 1, [rows, inputs], device),
+                tensor(kind, 2, [inputs, outputs], device),
+            ];
+            differentiated(operands, kind, |[x, w]| exact.linear(x, w, None))
+        };
+        [[37, 29, 18], [1, 1, 16]].into_iter().flat_map(each).collect()
     })
 }
 
 fn conv2d(exact: Exact, device: &Device) -> Results {
-    // Odd sizes, channels on both sides of 16.
+    // Odd sizes, channels on both sides of 16; blocks of several images, and of an image's rows.
     let shapes = [
         ([2, 9, 7, 3], [17, 3, 3, 3], [1, 1], [1, 1]),
-        ([3, 8, 8, 16], [16, 16, 3, 3], [2, 2], [1, 1]),
+        ([9, 8, 8, 16], [16, 16, 3, 3], [2, 2], [1, 1]),
+        ([2, 24, 23, 2], [3, 2, 3, 3], [1, 1], [1, 1]),
         ([2, 6, 9, 5], [4, 5, 5, 5], [1, 1], [0, 2]),
         ([2, 5, 5, 6], [7, 6, 1, 1], [2, 2], [0, 0]),
     ];
@@ -142,7 +147,8 @@ fn conv2d(exact: Exact, device: &Device) -> Results {
 /// 3×3 without stride and from 16 channels on: minimal filtering.
 fn conv2d_winograd(exact: Exact, device: &Device) -> Results {
     let shapes = [
-        ([3, 8, 8, 16], [16, 16, 3, 3], [1, 1], [1, 1]),
+        ([9, 8, 8, 16], [16, 16, 3, 3], [1, 1], [1, 1]),
+        ([1, 24, 23, 16], [16, 16, 3, 3], [1, 1], [1, 1]),
         ([2, 7, 5, 17], [19, 17, 3, 3], [1, 1], [1, 0]),
     ];
     convolutions(exact, device, &shapes)
@@ -163,13 +169,18 @@ fn convolutions(exact: Exact, device: &Device, shapes: &[Shapes]) -> Results {
     })
 }
 
-/// The gradient of the bias is a long sum: three blocks.
+/// The gradient of the bias is a long sum over the pixels of a channel.
 fn add_bias(exact: Exact, device: &Device) -> Results {
     for_all(|kind| {
-        let x = tensor(kind, 1, [2100, 16], device).require_grad();
-        let w = Tensor::from_data(TensorData::new(vec![0f32; 16 * 3], [16, 3]), device);
+        let zeros = |shape: [usize; 4]| Tensor::<4>::zeros(shape, device);
         let bias = tensor(kind, 2, [3], device).require_grad();
-        let y = exact.linear(x, w, Some(bias.clone()));
+        let y = exact.conv2d(
+            zeros([300, 3, 7, 4]),
+            zeros([3, 4, 1, 1]),
+            Some(bias.clone()),
+            [1, 1],
+            [0, 0],
+        );
         let dy = tensor(kind, 99, y.dims(), device);
         let mut results = vec![read(y.clone().inner())];
         results.extend(pulled(y, dy, |gradients| {
@@ -179,15 +190,15 @@ fn add_bias(exact: Exact, device: &Device) -> Results {
     })
 }
 
-/// Images of 12 × 13: a block holds six of the eight.
+/// Images of 12 × 13: 39 blocks.
 fn images(kind: Kind, seed: u32, channels: usize, device: &Device) -> Tensor<4> {
     tensor(kind, seed, [8, 12, 13, channels], device)
 }
 
 fn statistics(exact: Exact, device: &Device) -> Results {
     for_all(|kind| {
-        let of = |channels| read(exact.statistics(images(kind, 1, channels, device)));
-        vec![of(16), of(5)]
+        let of = |shape| read(exact.statistics(tensor(kind, 1, shape, device)));
+        vec![of([8, 12, 13, 16]), of([8, 12, 13, 5]), of([1, 1, 1, 16])]
     })
 }
 
@@ -201,9 +212,15 @@ fn batch_norm_fixed(exact: Exact, device: &Device) -> Results {
 
 fn norm(exact: Exact, device: &Device, fixed: bool) -> Results {
     // Huge values have no finite variance.
-    let kinds = [Kind::Ordinary, Kind::Coarse, Kind::Tiny];
+    let kinds = [
+        Kind::Ordinary,
+        Kind::Coarse,
+        Kind::Tiny,
+        Kind::Vanishing,
+        Kind::Zeros,
+    ];
     let mut results = Vec::new();
-    for (kind, channels) in kinds.into_iter().zip([16, 5, 16]) {
+    for (kind, channels) in kinds.into_iter().zip([16, 5, 16, 16, 16]) {
         for (adds, rectified) in [(false, false), (true, true)] {
             let [x, shortcut] =
                 [1, 2].map(|seed| images(kind, seed, channels, device).require_grad());

@@ -4,49 +4,49 @@ use crate::profile::Profile;
 
 pub(super) fn of(profile: Profile) -> &'static [[u8; 32]; 17] {
     match profile {
-        Profile::UnfusedV1 => &UNFUSED_V1,
-        Profile::FmaV1 => &FMA_V1,
+        Profile::UnfusedV2 => &UNFUSED_V2,
+        Profile::FmaV2 => &FMA_V2,
     }
 }
 
-const UNFUSED_V1: [[u8; 32]; 17] = [
+const UNFUSED_V2: [[u8; 32]; 17] = [
     hex("840ea924e4a3ecb0b867b275e1051e4fd652f9699139da02f4f6517539eec1e8"), // transfer
-    hex("1e5b454ce3d698d72e75ced611c34ab52ed29f13fc20ffbcb722303c3915b69e"), // add
-    hex("338d68b90e25fe02015c0f40863a74138c94a12c34ed3fb39c8fb9c31489afad"), // multiply
-    hex("898eec01fbef68cb30ec3ca6b8bb9fefff2a86419386dc2ba3ea794e27dc2fb8"), // blend
-    hex("ed3848978ede0a4663bed8ba7a49bbe88b1746da0352133288156f82dae0ed67"), // relu
-    hex("bebeb81a4566247569d3f06e0167b88332016d02652d04f63bd765b28fd9ed96"), // linear
-    hex("4a5cdd98c18b6d653e0324cfdd59247d8e9b597c3b4ef665208168d5f5930683"), // conv2d
-    hex("a9cb128d6172eaa4d55e812958e4722461f293a6f292f0f4f3ef4889796b8f0d"), // conv2d_winograd
-    hex("445af59749a5bb2319d7dd9e151f92cce254be36b2ffb98de48da9356434eb6e"), // add_bias
-    hex("3a55d99c26577ea756870be964df67c28789531692c516334b3dd3bffd20f5fc"), // statistics
-    hex("5d49f2d03d1e71c744b43132b8738eb3b15634f29c69146e885fdac00722daf5"), // batch_norm
-    hex("8470870635fcc266d69137f380bf2c7ae385a7ec1a5d74e091de646aefb171ed"), // batch_norm_fixed
-    hex("2c3f354129c643ef8cfffd3a91b2078f492731a8fb424bf552847c724aa48235"), // max_pool
-    hex("af1664c663585e82fc158d1eb35c42f73202ad5023554a368d42771c6a96aca9"), // average_pool
-    hex("6d2ef4de0adeb1df86711b0414befe26613e5443b5ec108403f1ad38aab3be08"), // shortcut
-    hex("fc85a4e60a6b9df40d7888c3b1c51ecfec460b199dea51e21851acc8707b1142"), // cross_entropy
-    hex("6b55594ce1553ed7ab01cab124888d3e287e7192c4512089ecf108c0fb51a183"), // adam_step
+    hex("adff11d2434bb94cc9be11a47efa2844b63d4c7dcab7bd3ab7741cc8cbecbe07"), // add
+    hex("72ff9432d2c4dcab987ffc3040f466c7e79966c796c366e18354f48da46b4ac4"), // multiply
+    hex("68b63a8591106508a9cf0513416f67a0d103ca559ab06d81af5566d553dce1f0"), // blend
+    hex("ff50e166151a9dfb759f45cdbd7acbce14ff9c49d4e3c15ab5a41bd1630f74d7"), // relu
+    hex("1ef05a37e7b7870bb31748bf6c80ddf5eca148ae5106ab2ceb5bed435db77115"), // linear
+    hex("d25d2ea0a864afa13a103828a187535ee0f3761d74eb085e581c04529028b309"), // conv2d
+    hex("1a6005bbcbbbd89550d4baa4353f29bea9bc7748fce3dd65293704a6cb97fd48"), // conv2d_winograd
+    hex("3c3c780e2b78016c14782d2f4a56fb4299031b0c1deb8f38c68063c57989b7d2"), // add_bias
+    hex("fd3595bdd1aa8bda834e43a9f8c5a4b6c6e3ff18466c7ece94e6b5ef6024c258"), // statistics
+    hex("651349f172b831ce1b181eaf5f061fcd46c9ab50b84a5cce4bb5c21b4e13b72d"), // batch_norm
+    hex("79270dbec124d7b92328a05f145f5b7afb444be267c4d8a755e93805c7c7bb23"), // batch_norm_fixed
+    hex("54668e6dc38cf2b2290cbb1f8209d253da6030ba093286b4de300464d82ea156"), // max_pool
+    hex("035925aaf51dbf8bd5875c083f9abf4410bf3ae51a88903fb87b74043d87c072"), // average_pool
+    hex("ae8bf1b9b9d9f3df75fb2597b53ce1b4138a1c0efc7be7c1229fc26309b44a23"), // shortcut
+    hex("e1b1a14813faffda95b58bc2391e804c123cca85cc8a713dca8b4ddf24cfe5ab"), // cross_entropy
+    hex("78d70eed0bfb544b6749d7f7c12489819e908b44c17e2841be2f36f5a6d312b0"), // adam_step
 ];
 
-const FMA_V1: [[u8; 32]; 17] = [
+const FMA_V2: [[u8; 32]; 17] = [
     hex("840ea924e4a3ecb0b867b275e1051e4fd652f9699139da02f4f6517539eec1e8"), // transfer
-    hex("1e5b454ce3d698d72e75ced611c34ab52ed29f13fc20ffbcb722303c3915b69e"), // add
-    hex("338d68b90e25fe02015c0f40863a74138c94a12c34ed3fb39c8fb9c31489afad"), // multiply
-    hex("0ffc362ab4e7769ff5d0c132f98bfccd4dffbee3ec6b85c5bfdd24294ad8c413"), // blend
-    hex("ed3848978ede0a4663bed8ba7a49bbe88b1746da0352133288156f82dae0ed67"), // relu
-    hex("999f0f5619efcfa04eabcb00f40c262b869631d528123bf6dab2eb8cd340256a"), // linear
-    hex("23a52273ef42e2935b809ffe1eaaa582075ba47470ae15441d534e857fc225e9"), // conv2d
-    hex("19e94db0fe77f928712394bd8c19fd8561483e5546c872601c3ffef941208c49"), // conv2d_winograd
-    hex("445af59749a5bb2319d7dd9e151f92cce254be36b2ffb98de48da9356434eb6e"), // add_bias
-    hex("6929b3de87d3f52982f4acd4d2512a9f872eef0ce35a85db165da87ae019fdc1"), // statistics
-    hex("b81f881c58b7da438db820d970767f991a35a543d87e6e9875efb982116ef105"), // batch_norm
-    hex("ffa475bafbfc67c1f5c7f3e0054ae5e50c01684f8c3af8a36ae0debdc6560034"), // batch_norm_fixed
-    hex("2c3f354129c643ef8cfffd3a91b2078f492731a8fb424bf552847c724aa48235"), // max_pool
-    hex("af1664c663585e82fc158d1eb35c42f73202ad5023554a368d42771c6a96aca9"), // average_pool
-    hex("6d2ef4de0adeb1df86711b0414befe26613e5443b5ec108403f1ad38aab3be08"), // shortcut
-    hex("5203b361f6fae167dcc9b54d846f15ddfbcfb60111a6355219e5c8bbcd058bca"), // cross_entropy
-    hex("6b55594ce1553ed7ab01cab124888d3e287e7192c4512089ecf108c0fb51a183"), // adam_step
+    hex("adff11d2434bb94cc9be11a47efa2844b63d4c7dcab7bd3ab7741cc8cbecbe07"), // add
+    hex("72ff9432d2c4dcab987ffc3040f466c7e79966c796c366e18354f48da46b4ac4"), // multiply
+    hex("12adcb6ce030f805c861400afdd50f83febf8ef3b3b8eda487202868a458b28d"), // blend
+    hex("ff50e166151a9dfb759f45cdbd7acbce14ff9c49d4e3c15ab5a41bd1630f74d7"), // relu
+    hex("940b71f08d379acd695fa487cf3498d024724063f055b72a8d1b7df0723f6180"), // linear
+    hex("6de0e9156da44a9ef315cf5bfb790c89d6e30b5438ae26e8160098cce477303a"), // conv2d
+    hex("15b0694df1ef1b6cd513edf147d75b5a0af0d524728028bec2daee5b8712fd21"), // conv2d_winograd
+    hex("3c3c780e2b78016c14782d2f4a56fb4299031b0c1deb8f38c68063c57989b7d2"), // add_bias
+    hex("fd5e88a238a184125cb9e2a40430312b1706ac632777d6f921679cd416975524"), // statistics
+    hex("4ae5da7e6c8d939c5d6a9c38e6c8cdd88957b17b4cd9391563be154c79464004"), // batch_norm
+    hex("2310c2dac72010e5579018bfe802645f61fb9a63001e9ba96a9d09a589f32c21"), // batch_norm_fixed
+    hex("54668e6dc38cf2b2290cbb1f8209d253da6030ba093286b4de300464d82ea156"), // max_pool
+    hex("035925aaf51dbf8bd5875c083f9abf4410bf3ae51a88903fb87b74043d87c072"), // average_pool
+    hex("ae8bf1b9b9d9f3df75fb2597b53ce1b4138a1c0efc7be7c1229fc26309b44a23"), // shortcut
+    hex("78f5caf0298117158065273b58361e7ee50194d75f5d5914d385cbc84d6f54ac"), // cross_entropy
+    hex("78d70eed0bfb544b6749d7f7c12489819e908b44c17e2841be2f36f5a6d312b0"), // adam_step
 ];
 
 /// A digest from its 64 digits.

@@ -9,12 +9,23 @@ pub(super) enum Kind {
     Coarse,
     /// Products are subnormal.
     Tiny,
+    /// Most products are too small to be represented: zeros of either sign.
+    Vanishing,
+    /// Zeros of either sign, but for a few.
+    Zeros,
     /// Products near the greatest number.
     Huge,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 4] = [Self::Ordinary, Self::Coarse, Self::Tiny, Self::Huge];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Ordinary,
+        Self::Coarse,
+        Self::Tiny,
+        Self::Vanishing,
+        Self::Zeros,
+        Self::Huge,
+    ];
 }
 
 /// `count` values; `seed` tells the operands of a case apart.
@@ -44,6 +55,10 @@ fn of_bits(kind: Kind, z: u32) -> f32 {
         }
         // Around 2⁻⁶⁶: products around 2⁻¹³².
         Kind::Tiny => (0.25 + fraction) * f32::from_bits((127 - 66) << 23),
+        // Around 2⁻⁷⁶: products around 2⁻¹⁵², and seldom the least number, 2⁻¹⁴⁹.
+        Kind::Vanishing => (0.25 + 2.0 * fraction) * f32::from_bits((127 - 76) << 23),
+        Kind::Zeros if z & 0x70 == 0 => fraction,
+        Kind::Zeros => 0.0,
         // Up to 2⁶⁰: sums of a hundred products below 2¹²⁷.
         Kind::Huge => fraction * f32::from_bits((127 + 60) << 23),
     }

@@ -18,13 +18,15 @@ pub(crate) enum Transform {
     Gradient,
     /// Aᵀ: (a, b, c, d) to ((a + b) + c, (b − c) − d).
     Output,
+    /// The same, and `+ (+0)`: the end of the sums that fused products make.
+    End,
 }
 
 impl Transform {
     const fn results(self) -> usize {
         match self {
             Self::Input | Self::Gradient => 4,
-            Self::Output => 2,
+            Self::Output | Self::End => 2,
         }
     }
 }
@@ -95,15 +97,58 @@ unsafe fn transform_with<L: Lanes>(
     // SAFETY: handed on.
     unsafe {
         match which {
-            Transform::Input => each::<L, 4>(from, to, at, |[a, b, c, d]| {
-                [a.minus(c), b.plus(c), c.minus(b), b.minus(d)]
-            }),
-            Transform::Gradient => each::<L, 4>(from, to, at, |[a, b, ..]| {
-                [a, a.plus(b), a.minus(b), b.negative()]
-            }),
-            Transform::Output => each::<L, 2>(from, to, at, |[a, b, c, d]| {
-                [a.plus(b).plus(c), b.minus(c).minus(d)]
-            }),
+            Transform::Input => each::<L, Input, 4>(from, to, at),
+            Transform::Gradient => each::<L, Gradient, 4>(from, to, at),
+            Transform::Output => each::<L, Output, 2>(from, to, at),
+            Transform::End => each::<L, End, 2>(from, to, at),
+        }
+    }
+}
+
+/// The arithmetic of a [`Transform`] with `N` results. (No closure: the compiler might not inline it, and compiles it
+/// without the instructions of its caller.)
+trait Butterfly<const N: usize> {
+    /// # Safety
+    /// The instructions of `L`.
+    unsafe fn of<L: Lanes>(operands: [L; 4]) -> [L; N];
+}
+
+struct Input;
+struct Gradient;
+struct Output;
+struct End;
+
+impl Butterfly<4> for Input {
+    #[inline(always)]
+    unsafe fn of<L: Lanes>([a, b, c, d]: [L; 4]) -> [L; 4] {
+        // SAFETY: handed on.
+        unsafe { [a.minus(c), b.plus(c), c.minus(b), b.minus(d)] }
+    }
+}
+
+impl Butterfly<4> for Gradient {
+    #[inline(always)]
+    unsafe fn of<L: Lanes>([a, b, ..]: [L; 4]) -> [L; 4] {
+        // SAFETY: handed on.
+        unsafe { [a, a.plus(b), a.minus(b), b.negative()] }
+    }
+}
+
+impl Butterfly<2> for Output {
+    #[inline(always)]
+    unsafe fn of<L: Lanes>([a, b, c, d]: [L; 4]) -> [L; 2] {
+        // SAFETY: handed on.
+        unsafe { [a.plus(b).plus(c), b.minus(c).minus(d)] }
+    }
+}
+
+impl Butterfly<2> for End {
+    #[inline(always)]
+    unsafe fn of<L: Lanes>(operands: [L; 4]) -> [L; 2] {
+        // SAFETY: handed on.
+        unsafe {
+            let [first, second] = Output::of(operands);
+            [first.plus(L::zero()), second.plus(L::zero())]
         }
     }
 }
@@ -111,55 +156,63 @@ unsafe fn transform_with<L: Lanes>(
 /// # Safety
 /// As [`transform_with`], for `N` results.
 #[inline(always)]
-unsafe fn each<L: Lanes, const N: usize>(
+unsafe fn each<L: Lanes, B: Butterfly<N>, const N: usize>(
     from: [&[f32]; 4],
     to: &mut [f32],
     at: Layout,
-    results: impl Fn([L; 4]) -> [L; N],
 ) {
-    let from = from.map(<[f32]>::as_ptr);
+    let [a, b, c, d] = from;
+    let (a, b, c, d) = (a.as_ptr(), b.as_ptr(), c.as_ptr(), d.as_ptr());
     let to = to.as_mut_ptr();
-    if at.len == WIDTH {
-        for vector in 0..at.count {
-            // SAFETY: as below.
-            unsafe {
-                let from = from.map(|operand| L::load(operand.add(vector * at.from_step)));
-                let to = to.add(vector * at.to_step);
-                let out = results(from);
-                each!(n < N => { out[n].store(to.add(n * at.plane)); });
-            }
-        }
-        return;
-    }
     let whole = at.len / WIDTH * WIDTH;
     for vector in 0..at.count {
         // SAFETY: every index is below (count − 1) · step + len, which `transform` compared with the
         // length of each slice; the instructions are the caller's.
         unsafe {
-            let from = from.map(|operand| operand.add(vector * at.from_step));
+            let step = vector * at.from_step;
+            let (a, b, c, d) = (a.add(step), b.add(step), c.add(step), d.add(step));
             let to = to.add(vector * at.to_step);
             let mut i = 0;
             while i < whole {
-                let out = results(from.map(|operand| L::load(operand.add(i))));
+                let operands: [L; 4] = [
+                    L::load(a.add(i)),
+                    L::load(b.add(i)),
+                    L::load(c.add(i)),
+                    L::load(d.add(i)),
+                ];
+                let out = B::of(operands);
                 each!(n < N => { out[n].store(to.add(n * at.plane + i)); });
                 i += WIDTH;
             }
             if whole < at.len {
                 let rest = at.len - whole;
-                let padded = from.map(|operand| {
-                    let mut lanes = [0.0; WIDTH];
-                    operand
-                        .add(whole)
-                        .copy_to_nonoverlapping(lanes.as_mut_ptr(), rest);
-                    L::load(lanes.as_ptr())
-                });
-                for (n, lanes) in results(padded).into_iter().enumerate() {
+                let operands: [L; 4] = [
+                    load_some(a.add(whole), rest),
+                    load_some(b.add(whole), rest),
+                    load_some(c.add(whole), rest),
+                    load_some(d.add(whole), rest),
+                ];
+                let out = B::of(operands);
+                each!(n < N => {
                     let mut all = [0.0; WIDTH];
-                    lanes.store(all.as_mut_ptr());
-                    all.as_ptr()
-                        .copy_to_nonoverlapping(to.add(n * at.plane + whole), rest);
-                }
+                    out[n].store(all.as_mut_ptr());
+                    (all.as_ptr()).copy_to_nonoverlapping(to.add(n * at.plane + whole), rest);
+                });
             }
         }
+    }
+}
+
+/// Reads the first `count` lanes; the others are zero.
+///
+/// # Safety
+/// `count` values, at most 16, are readable; the instructions of `L`.
+#[inline(always)]
+unsafe fn load_some<L: Lanes>(from: *const f32, count: usize) -> L {
+    let mut lanes = [0.0; WIDTH];
+    // SAFETY: handed on.
+    unsafe {
+        from.copy_to_nonoverlapping(lanes.as_mut_ptr(), count);
+        L::load(lanes.as_ptr())
     }
 }

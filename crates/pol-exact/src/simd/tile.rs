@@ -1,5 +1,7 @@
 //! The two inner loops of training: outputs as sums of products, and sums of outer products.
 
+use std::mem::MaybeUninit;
+
 use super::WIDTH;
 use super::isa::{Isa, Set};
 use super::lanes::Lanes;
@@ -46,6 +48,8 @@ pub(crate) struct Convolution<'a> {
     /// Pixel `(r, c)` starts at `r · out_row_step + c · out_column_step`.
     pub(crate) out_row_step: usize,
     pub(crate) out_column_step: usize,
+    /// Whether fused sums get their end, `+ (+0)`; others need none (NUMERICS.md, "Zeros").
+    pub(crate) ends: bool,
 }
 
 /// Computes a [`Convolution`] into `out`.
@@ -214,7 +218,11 @@ unsafe fn tile<L: Lanes, const FUSED: bool, const STEP: usize, const P: usize, c
             let out = out.add((column + p) * job.out_column_step);
             each!(v < V => {
                 let first = (group + v) * WIDTH;
-                store_some(sums[p][v], out.add(first), job.channels - first);
+                let mut sum = sums[p][v];
+                if FUSED && job.ends {
+                    sum = sum.plus(L::zero());
+                }
+                store_some(sum, out.add(first), job.channels - first);
             });
         });
     }
@@ -239,8 +247,10 @@ unsafe fn store_some<L: Lanes>(lanes: L, to: *mut f32, count: usize) {
     }
 }
 
-/// Adds outer products of inputs and output gradients, pixel after pixel:
+/// Sums of outer products of inputs and output gradients, pixel after pixel:
 /// `sums[i, o] += x[r, c, i] · g[r, c, o]` for `r` then `c` ascending.
+///
+/// Or, as a tree, each row such a sum from +0, and `sums` the tree of the rows' (NUMERICS.md, "Sums").
 pub(crate) struct Outer<'a> {
     /// The first input of pixel `(r, c)` is at `r · row_step + c · column_step`.
     pub(crate) x: &'a [f32],
@@ -252,11 +262,18 @@ pub(crate) struct Outer<'a> {
     pub(crate) gradient: &'a [f32],
     pub(crate) rows: usize,
     pub(crate) columns: usize,
+    /// Columns of the last row: at least one, at most as many as the others have.
+    pub(crate) last_columns: usize,
     /// Groups of 16 channels.
     pub(crate) groups: usize,
     /// The channels that are wanted; what the sums of the others become is not defined.
     pub(crate) channels: usize,
+    /// Whether the rows' sums are a tree.
+    pub(crate) tree: bool,
 }
+
+/// Trees of fewer rows than 2^LEVELS.
+const LEVELS: usize = 16;
 
 /// Computes an [`Outer`] onto `sums`, `[inputs, groups · 16]`.
 ///
@@ -269,12 +286,17 @@ pub(crate) fn accumulate_outer(isa: Isa, fused: bool, job: &Outer<'_>, sums: &mu
         return;
     }
     assert!(sums.len() >= job.inputs * channels, "sums");
-    assert!(
-        job.gradient.len() >= job.rows * job.columns * channels,
-        "gradient"
-    );
-    let last_pixel = (job.rows - 1) * job.row_step + (job.columns - 1) * job.column_step;
-    assert!(last_pixel + job.inputs <= job.x.len(), "inputs");
+    assert!((1..=job.columns).contains(&job.last_columns), "columns");
+    let pixels = (job.rows - 1) * job.columns + job.last_columns;
+    assert!(job.gradient.len() >= pixels * channels, "gradient");
+    // The last pixel of the last row, and of a row before it.
+    let last = (job.rows - 1) * job.row_step + (job.last_columns - 1) * job.column_step;
+    let before = match job.rows {
+        1 => 0,
+        rows => (rows - 2) * job.row_step + (job.columns - 1) * job.column_step,
+    };
+    assert!(last.max(before) + job.inputs <= job.x.len(), "inputs");
+    assert!(job.rows < 1 << LEVELS, "rows of a tree");
     match isa.0 {
         // SAFETY: the bounds were checked, and an `Isa` exists only on a processor that has it.
         #[cfg(target_arch = "x86_64")]
@@ -318,10 +340,11 @@ fn outer_avx2(fused: bool, job: &Outer<'_>, sums: &mut [f32]) {
 unsafe fn outer_with<L: Lanes>(fused: bool, job: &Outer<'_>, sums: &mut [f32]) {
     // SAFETY: handed on.
     unsafe {
-        if fused {
-            outer_tiles::<L, true>(job, sums)
-        } else {
-            outer_tiles::<L, false>(job, sums)
+        match (fused, job.tree) {
+            (false, false) => outer_tiles::<L, false, false>(job, sums),
+            (false, true) => outer_tiles::<L, false, true>(job, sums),
+            (true, false) => outer_tiles::<L, true, false>(job, sums),
+            (true, true) => outer_tiles::<L, true, true>(job, sums),
         }
     }
 }
@@ -329,7 +352,10 @@ unsafe fn outer_with<L: Lanes>(fused: bool, job: &Outer<'_>, sums: &mut [f32]) {
 /// # Safety
 /// As [`outer_with`].
 #[inline(always)]
-unsafe fn outer_tiles<L: Lanes, const FUSED: bool>(job: &Outer<'_>, sums: &mut [f32]) {
+unsafe fn outer_tiles<L: Lanes, const FUSED: bool, const TREE: bool>(
+    job: &Outer<'_>,
+    sums: &mut [f32],
+) {
     let mut group = 0;
     while group < job.groups {
         let pair = group + 2 <= job.groups;
@@ -340,17 +366,17 @@ unsafe fn outer_tiles<L: Lanes, const FUSED: bool>(job: &Outer<'_>, sums: &mut [
             // SAFETY: handed on; a tile stays inside inputs and groups.
             input += unsafe {
                 match (L::REGISTERS >= 32, pair) {
-                    (true, true) if left >= 12 => outer_tile::<L, FUSED, 12, 2>(job, sums, at),
-                    (true, false) if left >= 24 => outer_tile::<L, FUSED, 24, 1>(job, sums, at),
-                    (true, false) if left >= 8 => outer_tile::<L, FUSED, 8, 1>(job, sums, at),
+                    (true, true) if left >= 12 => outer_tile::<L, FUSED, TREE, 12, 2>(job, sums, at),
+                    (true, false) if left >= 24 => outer_tile::<L, FUSED, TREE, 24, 1>(job, sums, at),
+                    (true, false) if left >= 8 => outer_tile::<L, FUSED, TREE, 8, 1>(job, sums, at),
                     (false, false) if left >= 8 && L::REGISTERS >= 16 => {
-                        outer_tile::<L, FUSED, 8, 1>(job, sums, at)
+                        outer_tile::<L, FUSED, TREE, 8, 1>(job, sums, at)
                     }
-                    (_, false) if left >= 4 => outer_tile::<L, FUSED, 4, 1>(job, sums, at),
-                    (_, false) if left >= 2 => outer_tile::<L, FUSED, 2, 1>(job, sums, at),
-                    (_, true) if left >= 2 => outer_tile::<L, FUSED, 2, 2>(job, sums, at),
-                    (_, true) => outer_tile::<L, FUSED, 1, 2>(job, sums, at),
-                    (_, false) => outer_tile::<L, FUSED, 1, 1>(job, sums, at),
+                    (_, false) if left >= 4 => outer_tile::<L, FUSED, TREE, 4, 1>(job, sums, at),
+                    (_, false) if left >= 2 => outer_tile::<L, FUSED, TREE, 2, 1>(job, sums, at),
+                    (_, true) if left >= 2 => outer_tile::<L, FUSED, TREE, 2, 2>(job, sums, at),
+                    (_, true) => outer_tile::<L, FUSED, TREE, 1, 2>(job, sums, at),
+                    (_, false) => outer_tile::<L, FUSED, TREE, 1, 1>(job, sums, at),
                 }
             };
         }
@@ -363,7 +389,13 @@ unsafe fn outer_tiles<L: Lanes, const FUSED: bool>(job: &Outer<'_>, sums: &mut [
 /// # Safety
 /// As [`outer_with`]; `J` inputs from `input` and `V` groups from `group` exist.
 #[inline(always)]
-unsafe fn outer_tile<L: Lanes, const FUSED: bool, const J: usize, const V: usize>(
+unsafe fn outer_tile<
+    L: Lanes,
+    const FUSED: bool,
+    const TREE: bool,
+    const J: usize,
+    const V: usize,
+>(
     job: &Outer<'_>,
     sums: &mut [f32],
     (input, group): (usize, usize),
@@ -374,13 +406,24 @@ unsafe fn outer_tile<L: Lanes, const FUSED: bool, const J: usize, const V: usize
     unsafe {
         let stored = sums.as_mut_ptr().add(input * channels + group * WIDTH);
         let mut sums = [[L::zero(); V]; J];
-        each!(j < J => {
-            each!(v < V => { sums[j][v] = L::load(stored.add(j * channels + v * WIDTH)); });
-        });
+        if !TREE {
+            each!(j < J => {
+                each!(v < V => { sums[j][v] = L::load(stored.add(j * channels + v * WIDTH)); });
+            });
+        }
+        // A binary counter: level i is the sum of 2^i rows.
+        let mut levels = [const { MaybeUninit::<[[L; V]; J]>::uninit() }; LEVELS];
         let mut gradient = job.gradient.as_ptr().add(group * WIDTH);
         for row in 0..job.rows {
+            if TREE {
+                each!(j < J => {
+                    each!(v < V => { sums[j][v] = L::zero(); });
+                });
+            }
+            let is_last = row + 1 == job.rows;
+            let columns = if is_last { job.last_columns } else { job.columns };
             let mut x = job.x.as_ptr().add(row * job.row_step + input);
-            for column in 0..job.columns {
+            for column in 0..columns {
                 let mut pixel = [L::zero(); V];
                 each!(v < V => { pixel[v] = L::load(gradient.add(v * WIDTH)); });
                 each!(j < J => {
@@ -390,8 +433,30 @@ unsafe fn outer_tile<L: Lanes, const FUSED: bool, const J: usize, const V: usize
                     });
                 });
                 gradient = gradient.wrapping_add(channels);
-                if column + 1 < job.columns {
+                if column + 1 < columns {
                     x = x.add(job.column_step);
+                }
+            }
+            if TREE {
+                // A level is there if its bit in the number of rows before this one is set. The last
+                // row meets all of them, another those that it fills up.
+                let mut level = 0;
+                while row >> level != 0 {
+                    if row >> level & 1 == 1 {
+                        let left = levels[level].as_ptr().cast::<L>();
+                        each!(j < J => {
+                            each!(v < V => { sums[j][v] = (*left.add(j * V + v)).plus(sums[j][v]); });
+                        });
+                    } else if !is_last {
+                        break;
+                    }
+                    level += 1;
+                }
+                if !is_last {
+                    let to = levels[level].as_mut_ptr().cast::<L>();
+                    each!(j < J => {
+                        each!(v < V => { to.add(j * V + v).write(sums[j][v]); });
+                    });
                 }
             }
         }

@@ -1,13 +1,12 @@
 //! The kernels on CubeCL's devices: one source for WGSL, SPIR-V and CUDA.
 //!
-//! One unit computes one value. What the compiler of kernels lacks, clippy should not ask for.
+//! Small operators have a unit for each value; products and sums have cubes that share memory. What the compiler of kernels lacks, clippy should not ask for.
 #![allow(clippy::manual_is_multiple_of, clippy::too_many_arguments)]
 
 mod arithmetic;
 mod conv;
 mod elementwise;
 mod launch;
-mod linear;
 mod loss;
 mod norm;
 mod pool;
@@ -19,7 +18,7 @@ use burn_cubecl::CubeBackend;
 
 use super::backend::{Kernels, NormGradients, NormOptions, forward_only};
 use crate::profile::Profile;
-use crate::shape::{ConvShape, PoolShape, ShortcutShape, rows_per_block};
+use crate::shape::{ConvShape, PoolShape, ShortcutShape};
 
 forward_only!(CubeBackend);
 
@@ -65,7 +64,7 @@ impl Kernels for CubeBackend {
         w: FloatTensor<Self>,
         profile: Profile,
     ) -> FloatTensor<Self> {
-        linear::forward(x, w, profile)
+        conv::linear(x, w, profile)
     }
 
     fn linear_input(
@@ -73,7 +72,7 @@ impl Kernels for CubeBackend {
         w: FloatTensor<Self>,
         profile: Profile,
     ) -> FloatTensor<Self> {
-        linear::backward_input(dy, w, profile)
+        conv::linear_input(dy, w, profile)
     }
 
     fn linear_weight(
@@ -81,7 +80,7 @@ impl Kernels for CubeBackend {
         dy: FloatTensor<Self>,
         profile: Profile,
     ) -> FloatTensor<Self> {
-        linear::backward_weight(x, dy, profile)
+        conv::linear_weight(x, dy, profile)
     }
 
     fn add_bias(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -89,8 +88,7 @@ impl Kernels for CubeBackend {
     }
 
     fn column_sums(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let block = rows_per_block(x.meta.shape());
-        sums::column_sums(x, block)
+        sums::column_sums(x)
     }
 
     fn statistics(x: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {

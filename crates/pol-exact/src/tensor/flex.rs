@@ -11,9 +11,9 @@ use burn_std::Bytes;
 
 use super::backend::{Kernels, NormGradients, NormOptions, forward_only};
 use crate::cpu::norm::{self, Saved};
-use crate::cpu::{Values, conv, elementwise, linear, loss, pool, recycle};
+use crate::cpu::{Values, conv, elementwise, linear, loss, pool, recycle, sums};
 use crate::profile::Profile;
-use crate::shape::{ConvShape, PoolShape, ShortcutShape, rows_per_block};
+use crate::shape::{ConvShape, PoolShape, ShortcutShape, pixels};
 
 forward_only!(Flex);
 
@@ -159,14 +159,14 @@ impl Kernels for Flex {
     fn column_sums(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let shape = dims(&x);
         let width = shape.last().copied().unwrap_or(1);
-        let sums = norm::column_sums(Held::of(x).get(), width, rows_per_block(&shape));
+        let sums = sums::column_sums(Held::of(x).get(), width, pixels(&shape));
         tensor(sums, &[width])
     }
 
     fn statistics(x: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
         let shape = dims(&x);
         let channels = shape.last().copied().unwrap_or(1);
-        let found = norm::statistics(profile, Held::of(x).get(), channels, rows_per_block(&shape));
+        let found = norm::statistics(profile, Held::of(x).get(), channels, pixels(&shape));
         let mut both = found.mean;
         both.extend(found.variance);
         tensor(both, &[2, channels])
@@ -220,7 +220,7 @@ impl Kernels for Flex {
         let how = norm::Backward {
             fixed: options.fixed,
             with_shortcut,
-            block: rows_per_block(&shape),
+            pixels: pixels(&shape),
         };
         let gradients = norm::backward(options.profile, dy.get(), saved, how);
         NormGradients {

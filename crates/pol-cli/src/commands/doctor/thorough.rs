@@ -125,8 +125,8 @@ pub(super) fn train_here(
 pub(super) fn run(args: &DoctorArgs, found: &[Found], folder: &Path) -> Result<Thorough, CliError> {
     let mut trainings = Vec::new();
     let numerics = [
-        Numerics::Exact(Profile::UnfusedV1),
-        Numerics::Exact(Profile::FmaV1),
+        Numerics::Exact(Profile::UnfusedV2),
+        Numerics::Exact(Profile::FmaV2),
         Numerics::Stock,
     ];
     for model in once_each(&args.models) {

@@ -3,7 +3,8 @@
 //! A device's compiler may fuse a product with the sum it enters, or regroup a chain of sums (Mesa's
 //! does where one of them is a constant). So every product and every sum that something follows is
 //! passed through the integers: its bits are combined with a zero that the compiler doesn't know to
-//! be one. Division and square root are done in integers, since devices round them in their own
+//! be one. Sums begin with that zero too: to constants a compiler may add nothing (Mesa's doesn't), and a sum that
+//! is left with a product of −0 alone stays −0. Division and square root are done in integers, since devices round them in their own
 //! ways. See NUMERICS.md, "Contraction".
 
 use cubecl::prelude::*;
@@ -36,6 +37,12 @@ pub(super) fn plus_product(sum: f32, a: f32, b: f32, zero: u32, #[comptime] fuse
     } else {
         plus(sum, product(a, b, zero), zero)
     }
+}
+
+/// The end of a sum, `+ (+0)`: no zero is negative. (A constant zero would be left out: Mesa does.) `zero` is 0.
+#[cube]
+pub(super) fn ended(sum: f32, zero: u32) -> f32 {
+    plus(sum, f32::reinterpret(zero), zero)
 }
 
 /// `value` where it is positive, else +0.

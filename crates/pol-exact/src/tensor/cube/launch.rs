@@ -34,6 +34,15 @@ pub(super) fn cubes(tensor: &CubeTensor, count: usize) -> (CubeCount, CubeDim) {
     )
 }
 
+/// So many cubes of so many units; there may be more.
+pub(super) fn cube_count(tensor: &CubeTensor, cubes: usize, units: usize) -> (CubeCount, CubeDim) {
+    let dim = CubeDim::new_1d(units as u32);
+    (
+        calculate_cube_count_elemwise(&tensor.client, cubes * units, dim),
+        dim,
+    )
+}
+
 pub(super) fn dims(tensor: &CubeTensor) -> Vec<usize> {
     tensor.shape().to_vec()
 }
@@ -43,10 +52,17 @@ pub(super) fn dims(tensor: &CubeTensor) -> Vec<usize> {
 /// Arguments of a kernel are its inputs, its output, and the rest.
 macro_rules! launch {
     ($kernel:path, $($input:expr),+; $dims:expr; $($rest:expr),* $(,)?) => {{
+        $crate::tensor::cube::launch::launch!(@
+            $kernel, |out: &burn_cubecl::tensor::CubeTensor, count| {
+                $crate::tensor::cube::launch::cubes(out, count)
+            }, $($input),+; $dims; $($rest),*
+        )
+    }};
+    (@ $kernel:path, $cubes:expr, $($input:expr),+; $dims:expr; $($rest:expr),* $(,)?) => {{
         let inputs = [$($crate::tensor::cube::launch::contiguous($input)),+];
         let out = $crate::tensor::cube::launch::empty(&inputs[0], &$dims);
         let count = out.meta.shape().num_elements();
-        let (cubes, dim) = $crate::tensor::cube::launch::cubes(&out, count);
+        let (cubes, dim) = $cubes(&out, count);
         let client = out.client.clone();
         let mut inputs = inputs.into_iter();
         if count > 0 {
@@ -66,3 +82,16 @@ macro_rules! launch {
     }};
 }
 pub(super) use launch;
+
+/// As [`launch`], with `$cubes` cubes of [`UNITS`](super::sums::UNITS) units that share memory.
+macro_rules! launch_cubes {
+    ($kernel:path, $($input:expr),+; $dims:expr; $cubes:expr; $($rest:expr),* $(,)?) => {{
+        let cubes = $cubes;
+        $crate::tensor::cube::launch::launch!(@
+            $kernel, |out: &burn_cubecl::tensor::CubeTensor, _| {
+                $crate::tensor::cube::launch::cube_count(out, cubes, $crate::tensor::cube::sums::UNITS)
+            }, $($input),+; $dims; $($rest),*
+        )
+    }};
+}
+pub(super) use launch_cubes;

@@ -3,11 +3,10 @@
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::arithmetic::{divide, exponential, logarithm, plus, plus_product};
+use super::arithmetic::{ended, divide, exponential, logarithm, plus, plus_product};
 use super::launch::{dims, launch};
 use super::sums::column_sums;
 use crate::profile::Profile;
-use crate::shape::BLOCK;
 
 pub(super) fn cross_entropy(
     scores: CubeTensor,
@@ -19,7 +18,7 @@ pub(super) fn cross_entropy(
         row_losses::launch, scores, targets; [rows, 1];
         0, classes, profile.fused()
     );
-    let sum = column_sums(losses, BLOCK);
+    let sum = column_sums(losses);
     launch!(negated_mean::launch, sum; [1]; rows as f32)
 }
 
@@ -56,7 +55,7 @@ fn total(
     #[comptime] classes: usize,
     #[comptime] fused: bool,
 ) -> f32 {
-    let mut sum = 0.0f32.runtime();
+    let mut sum = f32::reinterpret(zero);
     for c in 0..classes {
         let score = plus(scores[first + c], -most, zero);
         sum = plus(sum, exponential(score, zero, fused), zero);
@@ -81,12 +80,12 @@ fn row_losses(
             zero,
             fused,
         );
-        let mut sum = 0.0f32.runtime();
+        let mut sum = f32::reinterpret(zero);
         for c in 0..classes {
             let log_share = plus(plus(scores[first + c], -most, zero), -log_total, zero);
             sum = plus_product(sum, log_share, targets[first + c], zero, fused);
         }
-        losses[ABSOLUTE_POS] = sum;
+        losses[ABSOLUTE_POS] = ended(sum, zero);
     }
 }
 
@@ -112,7 +111,7 @@ fn gradients(
         let first = ABSOLUTE_POS / classes * classes;
         let most = greatest(scores, first, classes);
         let total = total(scores, first, most, zero, classes, fused);
-        let mut mass = 0.0f32.runtime();
+        let mut mass = f32::reinterpret(zero);
         for c in 0..classes {
             mass = plus(mass, targets[first + c], zero);
         }

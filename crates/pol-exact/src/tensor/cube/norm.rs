@@ -1,30 +1,62 @@
 //! Batch normalisation.
+//!
+//! Every kernel has a cube for each image and slab of channels (see [`super::sums`]).
 
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::arithmetic::{divide, plus, plus_product, positive, product, square_root};
-use super::elementwise::{multiply_kernel, relu_gradient};
-use super::launch::{contiguous, dims, launch};
-use super::sums::{column_sums, tree};
+use super::arithmetic::{ended, divide, plus, plus_product, positive, product, square_root};
+use super::launch::{contiguous, cube_count, dims, empty, launch_cubes};
+use super::sums::{
+    CHANNELS, LANES, UNITS, collect, cube_image, image_sums, images_tree, lanes_tree, levels, push,
+    share, slabs, unit_channel,
+};
 use crate::profile::Profile;
-use crate::shape::rows_per_block;
+use crate::shape::{CHANNEL_BLOCK, pixels};
 use crate::tensor::backend::{NormGradients, NormOptions};
+
+/// Images, their pixels, and channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct NormShape {
+    images: usize,
+    pixels: usize,
+    width: usize,
+}
+
+impl NormShape {
+    fn of(x: &CubeTensor) -> Self {
+        let dims = dims(x);
+        Self {
+            images: dims.first().copied().unwrap_or(1),
+            pixels: pixels(&dims),
+            width: dims.last().copied().unwrap_or(1),
+        }
+    }
+
+    /// Values of a channel.
+    const fn count(&self) -> usize {
+        self.images * self.pixels
+    }
+
+    const fn cubes(&self) -> usize {
+        self.images * slabs(self.width)
+    }
+
+    /// Blocks of an image.
+    const fn blocks(&self) -> usize {
+        self.pixels.div_ceil(CHANNEL_BLOCK)
+    }
+}
 
 pub(super) fn statistics(x: CubeTensor, profile: Profile) -> CubeTensor {
     let x = contiguous(x);
-    let shape = dims(&x);
-    let (width, block) = (shape.last().copied().unwrap_or(1), rows_per_block(&shape));
-    let rows = x.meta.shape().num_elements() / width.max(1);
-    let blocks = rows.div_ceil(block).max(1);
-    let sums = column_sums(x.clone(), block);
-    let mean = launch!(over_count::launch, sums; [width]; rows as f32);
-    let squares = launch!(
-        square_sums::launch, x, mean.clone(); [blocks, width];
-        rows, 0, width, block, profile.fused()
+    let s = NormShape::of(&x);
+    let sums = image_sums(x.clone(), s.images, s.pixels, s.width);
+    let squares = launch_cubes!(
+        squares_kernel::launch, x, sums.clone(); [s.images, s.width]; s.cubes();
+        0, s, profile.fused()
     );
-    let variance = launch!(over_count::launch, tree(squares, width); [width]; rows as f32);
-    launch!(joined::launch, mean, variance; [2, width]; width)
+    launch_cubes!(statistics_kernel::launch, sums, squares; [2, s.width]; slabs(s.width); 0, s)
 }
 
 pub(super) fn normalise(
@@ -35,15 +67,12 @@ pub(super) fn normalise(
     shortcut: Option<CubeTensor>,
     options: NormOptions,
 ) -> CubeTensor {
-    let shape = dims(&x);
-    let width = shape.last().copied().unwrap_or(1);
-    let factors = factors(gamma, statistics.clone(), options.epsilon, width);
+    let (s, shape) = (NormShape::of(&x), dims(&x));
     let adds = shortcut.is_some();
-    let added = shortcut.unwrap_or_else(|| x.clone());
-    let fused = options.profile.fused();
-    launch!(
-        normalise_kernel::launch, x, statistics, factors, beta, added; shape;
-        0, width, adds, options.rectified, fused
+    let added = shortcut.unwrap_or_else(|| gamma.clone());
+    launch_cubes!(
+        normalise_kernel::launch, x, statistics, gamma, beta, added; shape; s.cubes();
+        options.epsilon, 0, s, adds, options.rectified, options.profile.fused()
     )
 }
 
@@ -56,203 +85,300 @@ pub(super) fn backward(
     with_shortcut: bool,
     options: NormOptions,
 ) -> NormGradients<CubeTensor> {
-    let (dy, x) = (contiguous(dy), contiguous(x));
-    let shape = dims(&x);
-    let (width, block) = (shape.last().copied().unwrap_or(1), rows_per_block(&shape));
-    let rows = x.meta.shape().num_elements() / width.max(1);
-    let blocks = rows.div_ceil(block).max(1);
+    let (dy, x, gamma) = (contiguous(dy), contiguous(x), contiguous(gamma));
+    let statistics = contiguous(statistics);
+    let s = NormShape::of(&x);
+    let rectified = y.is_some();
     let fused = options.profile.fused();
-    // Where nothing was rectified, everything passes.
-    let dz = match y {
-        Some(y) => relu_gradient(dy, y),
-        None => dy,
-    };
-    let factors = factors(gamma, statistics.clone(), options.epsilon, width);
-    let beta = column_sums(dz.clone(), block);
-    let products = launch!(
-        product_sums::launch, dz.clone(), x.clone(), statistics.clone(); [blocks, width];
-        rows, 0, width, block, fused
+    // An output that is not there: something else stands in, and is not read.
+    let y = y.map_or_else(|| gamma.clone(), contiguous);
+    let sums = launch_cubes!(
+        gradient_sums_kernel::launch, dy.clone(), y.clone(), x.clone(), statistics.clone();
+        [s.images, 2, s.width]; s.cubes();
+        0, s, rectified, fused
     );
-    let raw = tree(products, width);
-    let gamma = launch!(multiply_kernel::launch, raw, factors.clone(); [width];);
-    let slopes = launch!(
-        slopes_kernel::launch, beta.clone(), gamma.clone(), factors.clone(); [2, width];
-        rows as f32, 0, width, options.fixed
-    );
-    let dx = launch!(
-        input_kernel::launch, dz.clone(), x, statistics, factors, slopes; shape;
-        0, width, fused
+    let dx = empty(&x, &dims(&x));
+    let [dgamma, dbeta] = [(); 2].map(|()| empty(&x, &[s.width]));
+    let writes = with_shortcut && rectified;
+    let dz = empty(&x, &if writes { dims(&x) } else { vec![1] });
+    let (cubes, dim) = cube_count(&x, s.cubes(), UNITS);
+    input_kernel::launch(
+        &x.client.clone(),
+        cubes,
+        dim,
+        dy.clone().into_buffer_arg(),
+        y.into_buffer_arg(),
+        x.into_buffer_arg(),
+        statistics.into_buffer_arg(),
+        gamma.into_buffer_arg(),
+        sums.into_buffer_arg(),
+        dx.clone().into_buffer_arg(),
+        dgamma.clone().into_buffer_arg(),
+        dbeta.clone().into_buffer_arg(),
+        dz.clone().into_buffer_arg(),
+        options.epsilon,
+        0,
+        s,
+        rectified,
+        writes,
+        options.fixed,
+        fused,
     );
     NormGradients {
         x: dx,
-        gamma,
-        beta,
-        shortcut: with_shortcut.then_some(dz),
+        gamma: dgamma,
+        beta: dbeta,
+        // Where nothing was rectified, everything passes.
+        shortcut: with_shortcut.then_some(if rectified { dz } else { dy }),
     }
 }
 
-/// `[2, width]`: one over the deviation, and γ times it.
-fn factors(gamma: CubeTensor, statistics: CubeTensor, epsilon: f32, width: usize) -> CubeTensor {
-    launch!(factors_kernel::launch, gamma, statistics; [2, width]; epsilon, width)
-}
-
+/// (Σ ⊕ (x − mean)·(x − mean)) of each image, from the images' Σ x.
 #[cube(launch)]
-fn over_count(sums: &[f32], means: &mut [f32], count: f32) {
-    if ABSOLUTE_POS < means.len() {
-        means[ABSOLUTE_POS] = divide(sums[ABSOLUTE_POS], count);
-    }
-}
-
-#[cube(launch)]
-fn joined(first: &[f32], second: &[f32], both: &mut [f32], #[comptime] width: usize) {
-    if ABSOLUTE_POS < both.len() {
-        let mut value = first[ABSOLUTE_POS % width];
-        if ABSOLUTE_POS >= width {
-            value = second[ABSOLUTE_POS % width];
-        }
-        both[ABSOLUTE_POS] = value;
-    }
-}
-
-#[cube(launch)]
-fn square_sums(
+fn squares_kernel(
     x: &[f32],
-    mean: &[f32],
-    sums: &mut [f32],
-    rows: usize,
+    sums: &[f32],
+    squares: &mut [f32],
     zero: u32,
-    #[comptime] width: usize,
-    #[comptime] block: usize,
+    #[comptime] s: NormShape,
     #[comptime] fused: bool,
 ) {
-    if ABSOLUTE_POS < sums.len() {
-        let column = ABSOLUTE_POS % width;
-        let first = ABSOLUTE_POS / width * block;
-        let mean = mean[column];
-        let mut sum = 0.0f32.runtime();
-        for row in first..min(first + block, rows) {
-            let centred = plus(x[row * width + column], -mean, zero);
-            sum = plus_product(sum, centred, centred, zero, fused);
-        }
-        sums[ABSOLUTE_POS] = sum;
+    let (images, pixels, width) = (comptime![s.images], comptime![s.pixels], comptime![s.width]);
+    let (image, channel) = (cube_image(images, width), unit_channel(width));
+    let lane = UNIT_POS as usize / CHANNELS;
+    let mut shared = Shared::<[f32]>::new_slice(UNITS);
+    let mut means = Shared::<[f32]>::new_slice(CHANNELS);
+    let sum = images_tree(sums, channel, width, channel < width, &mut shared, zero, images);
+    if lane == 0 {
+        means[UNIT_POS as usize] = divide(sum, comptime![s.count() as f32].runtime());
     }
-}
-
-#[cube(launch)]
-fn product_sums(
-    dz: &[f32],
-    x: &[f32],
-    statistics: &[f32],
-    sums: &mut [f32],
-    rows: usize,
-    zero: u32,
-    #[comptime] width: usize,
-    #[comptime] block: usize,
-    #[comptime] fused: bool,
-) {
-    if ABSOLUTE_POS < sums.len() {
-        let column = ABSOLUTE_POS % width;
-        let first = ABSOLUTE_POS / width * block;
-        let mean = statistics[column];
-        let mut sum = 0.0f32.runtime();
-        for row in first..min(first + block, rows) {
-            let at = row * width + column;
-            sum = plus_product(sum, dz[at], plus(x[at], -mean, zero), zero, fused);
-        }
-        sums[ABSOLUTE_POS] = sum;
-    }
-}
-
-#[cube(launch)]
-fn factors_kernel(
-    gamma: &[f32],
-    statistics: &[f32],
-    factors: &mut [f32],
-    epsilon: f32,
-    #[comptime] width: usize,
-) {
-    if ABSOLUTE_POS < factors.len() {
-        let column = ABSOLUTE_POS % width;
-        let deviation = square_root(statistics[width + column] + epsilon);
-        let mut factor = divide(1.0f32.runtime(), deviation);
-        if ABSOLUTE_POS >= width {
-            factor *= gamma[column];
-        }
-        factors[ABSOLUTE_POS] = factor;
-    }
-}
-
-/// `[2, width]`: the mean of β's gradient, and that of γ's over the deviation.
-#[cube(launch)]
-fn slopes_kernel(
-    beta: &[f32],
-    gamma: &[f32],
-    factors: &[f32],
-    slopes: &mut [f32],
-    count: f32,
-    zero: u32,
-    #[comptime] width: usize,
-    #[comptime] fixed: bool,
-) {
-    if ABSOLUTE_POS < slopes.len() {
-        let mut slope = 0.0f32.runtime();
-        if comptime![!fixed] {
-            let column = ABSOLUTE_POS % width;
-            if ABSOLUTE_POS < width {
-                slope = divide(beta[column], count);
-            } else {
-                slope = divide(product(gamma[column], factors[column], zero), count);
+    sync_cube();
+    let mean = means[UNIT_POS as usize % CHANNELS];
+    let blocks = comptime![s.blocks()];
+    let share = comptime![share(blocks)];
+    let levels = comptime![levels(share)];
+    let mut held = Array::<f32>::new(levels);
+    let mut count = 0usize.runtime();
+    if channel < width {
+        for block in lane * share..min((lane + 1) * share, blocks) {
+            let mut sum = f32::reinterpret(zero);
+            for pixel in block * CHANNEL_BLOCK..min((block + 1) * CHANNEL_BLOCK, pixels) {
+                let at = (image * pixels + pixel) * width + channel;
+                let centred = plus(x[at], -mean, zero);
+                sum = plus_product(sum, centred, centred, zero, fused);
             }
+            push(&mut held, count, sum, zero, levels);
+            count += 1;
         }
-        slopes[ABSOLUTE_POS] = slope;
+    }
+    let value = collect(&held, count, zero, levels);
+    let sum = lanes_tree(value, &mut shared, zero, comptime![blocks.div_ceil(share)]);
+    if lane == 0 && channel < width {
+        squares[image * width + channel] = sum;
     }
 }
 
+/// Mean and variance, `[2, width]`.
+#[cube(launch)]
+fn statistics_kernel(
+    sums: &[f32],
+    squares: &[f32],
+    statistics: &mut [f32],
+    zero: u32,
+    #[comptime] s: NormShape,
+) {
+    let (images, width) = (comptime![s.images], comptime![s.width]);
+    let channel = unit_channel(width);
+    let mut shared = Shared::<[f32]>::new_slice(UNITS);
+    let is_there = channel < width;
+    let sum = images_tree(sums, channel, width, is_there, &mut shared, zero, images);
+    let square = images_tree(squares, channel, width, is_there, &mut shared, zero, images);
+    let count = comptime![s.count() as f32].runtime();
+    if (UNIT_POS as usize) < CHANNELS && is_there {
+        statistics[channel] = divide(sum, count);
+        statistics[width + channel] = divide(ended(square, zero), count);
+    }
+}
+
+/// y = β ⊕ (x − mean)·a, then + shortcut, then rectified.
 #[cube(launch)]
 fn normalise_kernel(
     x: &[f32],
     statistics: &[f32],
-    factors: &[f32],
+    gamma: &[f32],
     beta: &[f32],
     added: &[f32],
     y: &mut [f32],
+    epsilon: f32,
     zero: u32,
-    #[comptime] width: usize,
+    #[comptime] s: NormShape,
     #[comptime] adds: bool,
     #[comptime] rectified: bool,
     #[comptime] fused: bool,
 ) {
-    if ABSOLUTE_POS < y.len() {
-        let column = ABSOLUTE_POS % width;
-        let centred = plus(x[ABSOLUTE_POS], -statistics[column], zero);
-        let mut value = plus_product(beta[column], centred, factors[width + column], zero, fused);
-        if comptime![adds] {
-            value += added[ABSOLUTE_POS];
+    let (images, pixels, width) = (comptime![s.images], comptime![s.pixels], comptime![s.width]);
+    let (image, channel) = (cube_image(images, width), unit_channel(width));
+    let lane = UNIT_POS as usize / CHANNELS;
+    let mut factors = Shared::<[f32]>::new_slice(CHANNELS);
+    if lane == 0 && channel < width {
+        let deviation = square_root(plus(statistics[width + channel], epsilon, zero));
+        let inverse = divide(1.0f32.runtime(), deviation);
+        factors[UNIT_POS as usize] = product(gamma[channel], inverse, zero);
+    }
+    sync_cube();
+    if channel < width {
+        let (mean, factor) = (statistics[channel], factors[UNIT_POS as usize % CHANNELS]);
+        let beta = beta[channel];
+        for step in 0..comptime![pixels.div_ceil(LANES)] {
+            let pixel = step * LANES + lane;
+            if pixel < pixels {
+                let at = (image * pixels + pixel) * width + channel;
+                let centred = plus(x[at], -mean, zero);
+                let mut value = plus_product(beta, centred, factor, zero, fused);
+                if comptime![adds] {
+                    value = plus(value, added[at], zero);
+                }
+                if comptime![rectified] {
+                    value = positive(value);
+                }
+                y[at] = value;
+            }
         }
-        if comptime![rectified] {
-            value = positive(value);
-        }
-        y[ABSOLUTE_POS] = value;
     }
 }
 
+/// What passes the rectifier, if there is one.
+#[cube]
+fn passed(dy: &[f32], y: &[f32], at: usize, #[comptime] rectified: bool) -> f32 {
+    let mut dz = dy[at];
+    if comptime![rectified] {
+        if !(y[at] > 0.0f32) {
+            dz = 0.0f32.runtime();
+        }
+    }
+    dz
+}
+
+/// Σ dz and Σ ⊕ dz·(x − mean) of each image, `[images, 2, width]`.
 #[cube(launch)]
-fn input_kernel(
-    dz: &[f32],
+fn gradient_sums_kernel(
+    dy: &[f32],
+    y: &[f32],
     x: &[f32],
     statistics: &[f32],
-    factors: &[f32],
-    slopes: &[f32],
-    dx: &mut [f32],
+    sums: &mut [f32],
     zero: u32,
-    #[comptime] width: usize,
+    #[comptime] s: NormShape,
+    #[comptime] rectified: bool,
     #[comptime] fused: bool,
 ) {
-    if ABSOLUTE_POS < dx.len() {
-        let column = ABSOLUTE_POS % width;
-        let centred = plus(x[ABSOLUTE_POS], -statistics[column], zero);
-        let rest = plus(dz[ABSOLUTE_POS], -slopes[column], zero);
-        let slope = plus_product(rest, -centred, slopes[width + column], zero, fused);
-        dx[ABSOLUTE_POS] = factors[width + column] * slope;
+    let (images, pixels, width) = (comptime![s.images], comptime![s.pixels], comptime![s.width]);
+    let (image, channel) = (cube_image(images, width), unit_channel(width));
+    let lane = UNIT_POS as usize / CHANNELS;
+    let blocks = comptime![s.blocks()];
+    let share = comptime![share(blocks)];
+    let levels = comptime![levels(share)];
+    let mut shared = Shared::<[f32]>::new_slice(UNITS);
+    let mut held_beta = Array::<f32>::new(levels);
+    let mut held_gamma = Array::<f32>::new(levels);
+    let mut count = 0usize.runtime();
+    if channel < width {
+        let mean = statistics[channel];
+        for block in lane * share..min((lane + 1) * share, blocks) {
+            let mut beta = f32::reinterpret(zero);
+            let mut gamma = f32::reinterpret(zero);
+            for pixel in block * CHANNEL_BLOCK..min((block + 1) * CHANNEL_BLOCK, pixels) {
+                let at = (image * pixels + pixel) * width + channel;
+                let dz = passed(dy, y, at, rectified);
+                beta = plus(beta, dz, zero);
+                gamma = plus_product(gamma, dz, plus(x[at], -mean, zero), zero, fused);
+            }
+            push(&mut held_beta, count, beta, zero, levels);
+            push(&mut held_gamma, count, gamma, zero, levels);
+            count += 1;
+        }
+    }
+    let lanes = comptime![blocks.div_ceil(share)];
+    let value = collect(&held_beta, count, zero, levels);
+    let beta = lanes_tree(value, &mut shared, zero, lanes);
+    let value = collect(&held_gamma, count, zero, levels);
+    let gamma = lanes_tree(value, &mut shared, zero, lanes);
+    if lane == 0 && channel < width {
+        sums[image * 2 * width + channel] = beta;
+        sums[(image * 2 + 1) * width + channel] = gamma;
+    }
+}
+
+/// dx, and from the images' sums dγ and dβ; dz if it is asked for.
+#[cube(launch)]
+fn input_kernel(
+    dy: &[f32],
+    y: &[f32],
+    x: &[f32],
+    statistics: &[f32],
+    gamma: &[f32],
+    sums: &[f32],
+    dx: &mut [f32],
+    dgamma: &mut [f32],
+    dbeta: &mut [f32],
+    dz: &mut [f32],
+    epsilon: f32,
+    zero: u32,
+    #[comptime] s: NormShape,
+    #[comptime] rectified: bool,
+    #[comptime] writes: bool,
+    #[comptime] fixed: bool,
+    #[comptime] fused: bool,
+) {
+    let (images, pixels, width) = (comptime![s.images], comptime![s.pixels], comptime![s.width]);
+    let (image, channel) = (cube_image(images, width), unit_channel(width));
+    let lane = UNIT_POS as usize / CHANNELS;
+    let is_there = channel < width;
+    let mut shared = Shared::<[f32]>::new_slice(UNITS);
+    let step = comptime![2 * width];
+    let beta = images_tree(sums, channel, step, is_there, &mut shared, zero, images);
+    let raw = images_tree(sums, width + channel, step, is_there, &mut shared, zero, images);
+    // a, dβ / m and the slope of each channel.
+    let mut of_channel = Shared::<[f32]>::new_slice(comptime![3 * CHANNELS]);
+    if lane == 0 && is_there {
+        let at = UNIT_POS as usize;
+        let deviation = square_root(plus(statistics[width + channel], epsilon, zero));
+        let inverse = divide(1.0f32.runtime(), deviation);
+        let raw = ended(raw, zero);
+        let total = product(raw, inverse, zero);
+        of_channel[at] = product(gamma[channel], inverse, zero);
+        if comptime![fixed] {
+            of_channel[CHANNELS + at] = 0.0f32.runtime();
+            of_channel[2 * CHANNELS + at] = 0.0f32.runtime();
+        } else {
+            let count = comptime![s.count() as f32].runtime();
+            of_channel[CHANNELS + at] = divide(beta, count);
+            of_channel[2 * CHANNELS + at] = divide(product(total, inverse, zero), count);
+        }
+        if image == 0 {
+            dgamma[channel] = total;
+            dbeta[channel] = beta;
+        }
+    }
+    sync_cube();
+    if is_there {
+        let at = UNIT_POS as usize % CHANNELS;
+        let factor = of_channel[at];
+        let (mean_gradient, slope) = (of_channel[CHANNELS + at], of_channel[2 * CHANNELS + at]);
+        let mean = statistics[channel];
+        for step in 0..comptime![pixels.div_ceil(LANES)] {
+            let pixel = step * LANES + lane;
+            if pixel < pixels {
+                let at = (image * pixels + pixel) * width + channel;
+                let passes = passed(dy, y, at, rectified);
+                if comptime![writes] {
+                    dz[at] = passes;
+                }
+                let centred = plus(x[at], -mean, zero);
+                let rest = plus(passes, -mean_gradient, zero);
+                let rest = plus_product(rest, -centred, slope, zero, fused);
+                dx[at] = product(factor, rest, zero);
+            }
+        }
     }
 }

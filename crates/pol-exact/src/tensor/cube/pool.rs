@@ -63,7 +63,7 @@ fn greatest(x: &[f32], first: usize, #[comptime] s: PoolShape) -> usize {
 fn average_kernel(x: &[f32], y: &mut [f32], zero: u32, #[comptime] s: PoolShape) {
     if ABSOLUTE_POS < y.len() {
         let first = window(ABSOLUTE_POS, s);
-        let mut sum = 0.0f32.runtime();
+        let mut sum = f32::reinterpret(zero);
         for r in 0..comptime![s.window[0]] {
             for c in 0..comptime![s.window[1]] {
                 let at = first + (r * comptime![s.input[1]] + c) * comptime![s.channels];
@@ -101,7 +101,7 @@ fn average_backward_kernel(dy: &[f32], dx: &mut [f32], zero: u32, #[comptime] s:
         let row = pixel / comptime![s.input[1]] % comptime![s.input[0]];
         let image = pixel / comptime![s.input[0] * s.input[1]];
         let count = comptime![(s.window[0] * s.window[1]) as f32].runtime();
-        let mut sum = 0.0f32.runtime();
+        let mut sum = f32::reinterpret(zero);
         let last_row = min(row / comptime![s.stride[0]] + 1, comptime![outputs[0]]);
         let last_column = min(column / comptime![s.stride[1]] + 1, comptime![outputs[1]]);
         for r in first_window(row, comptime![s.window[0]], comptime![s.stride[0]])..last_row {
@@ -125,7 +125,7 @@ fn max_backward_kernel(x: &[f32], dy: &[f32], dx: &mut [f32], zero: u32, #[compt
         let column = pixel % comptime![s.input[1]];
         let row = pixel / comptime![s.input[1]] % comptime![s.input[0]];
         let image = pixel / comptime![s.input[0] * s.input[1]];
-        let mut sum = 0.0f32.runtime();
+        let mut sum = f32::reinterpret(zero);
         let last_row = min(row / comptime![s.stride[0]] + 1, comptime![outputs[0]]);
         let last_column = min(column / comptime![s.stride[1]] + 1, comptime![outputs[1]]);
         for r in first_window(row, comptime![s.window[0]], comptime![s.stride[0]])..last_row {

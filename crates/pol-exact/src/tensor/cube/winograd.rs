@@ -1,13 +1,29 @@
 //! Convolution by minimal filtering; see `cpu::winograd`, which has the same transforms.
+//!
+//! A cube has [`UNITS`] units: for each of the 16 positions of a transformed tile 16 units, of which each sums 4 × 4
+//! products in registers. What they multiply is transformed on its way into shared memory, [`SLAB`] steps at a time.
 
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::arithmetic::{plus, plus_product, product};
-use super::launch::launch;
-use super::sums::tree;
+use super::arithmetic::{ended, plus, plus_product, product};
+use super::launch::{cube_count, launch};
+use super::sums::tree_of;
 use crate::profile::Profile;
-use crate::shape::{ConvShape, images_per_block};
+use crate::shape::ConvShape;
+
+/// Units of a cube.
+const UNITS: usize = 256;
+/// Tiles, or channels, that a cube's products are of, on either side.
+const SIDE: usize = 16;
+/// Steps of a sum between two fills of shared memory.
+const SLAB: usize = 8;
+/// Values of a transformed tile.
+const POSITIONS: usize = 16;
+/// Rows and columns of a unit's sums.
+const TILE: usize = 4;
+/// Values of one side in shared memory: `[16, SLAB, SIDE]`.
+const SIDE_LEN: usize = POSITIONS * SLAB * SIDE;
 
 pub(super) fn forward(
     x: CubeTensor,
@@ -15,9 +31,7 @@ pub(super) fn forward(
     shape: ConvShape,
     profile: Profile,
 ) -> CubeTensor {
-    let filters = [16, shape.channels_in, shape.channels_out];
-    let weights = launch!(filters_kernel::launch, w; filters; 0, shape, false);
-    filtered(x, weights, shape, profile)
+    filtered(x, w, shape, false, profile)
 }
 
 pub(super) fn backward_input(
@@ -26,9 +40,22 @@ pub(super) fn backward_input(
     shape: ConvShape,
     profile: Profile,
 ) -> CubeTensor {
-    let filters = [16, shape.channels_out, shape.channels_in];
-    let weights = launch!(filters_kernel::launch, w; filters; 0, shape, true);
-    filtered(dy, weights, shape.transposed(), profile)
+    filtered(dy, w, shape.transposed(), true, profile)
+}
+
+/// With the kernel `turned` around, `w` is that of the transposed convolution.
+fn filtered(
+    x: CubeTensor,
+    w: CubeTensor,
+    shape: ConvShape,
+    turned: bool,
+    profile: Profile,
+) -> CubeTensor {
+    let cubes = all_tiles(&shape).div_ceil(SIDE) * shape.channels_out.div_ceil(SIDE);
+    launch!(@
+        filtered_kernel::launch, |out: &CubeTensor, _| cube_count(out, cubes, UNITS),
+        x, w; shape.output_dims(); 0, shape, turned, profile.fused()
+    )
 }
 
 pub(super) fn backward_weight(
@@ -37,28 +64,19 @@ pub(super) fn backward_weight(
     shape: ConvShape,
     profile: Profile,
 ) -> CubeTensor {
-    let [rows, columns] = shape.output();
-    let blocks = shape.batch.div_ceil(images_per_block(rows * columns));
+    let [images, blocks] = shape.weight_blocks();
+    let parts = images * blocks;
     let (inputs, outputs) = (shape.channels_in, shape.channels_out);
-    let x = launch!(input_kernel::launch, x; [16, all_tiles(&shape), inputs]; 0, shape);
-    let dy = launch!(gradient_kernel::launch, dy; [16, all_tiles(&shape), outputs]; 0, shape);
-    let width = 16 * inputs * outputs;
-    let partials = launch!(
-        sums_kernel::launch, x, dy; [blocks, width];
-        0, shape, profile.fused()
+    let cubes = parts * inputs.div_ceil(SIDE) * outputs.div_ceil(SIDE);
+    let partials = launch!(@
+        sums_kernel::launch, |out: &CubeTensor, _| cube_count(out, cubes, UNITS),
+        x, dy; [parts, POSITIONS, inputs, outputs]; 0, shape, profile.fused()
     );
-    let sums = tree(partials, width);
-    launch!(filter_gradients_kernel::launch, sums; shape.weight_dims(); 0, shape)
-}
-
-fn filtered(x: CubeTensor, weights: CubeTensor, shape: ConvShape, profile: Profile) -> CubeTensor {
-    let transformed =
-        launch!(input_kernel::launch, x; [16, all_tiles(&shape), shape.channels_in]; 0, shape);
-    let products = launch!(
-        products_kernel::launch, transformed, weights; [16, all_tiles(&shape), shape.channels_out];
-        0, shape, profile.fused()
-    );
-    launch!(output_kernel::launch, products; shape.output_dims(); 0, shape)
+    let cubes = (inputs * outputs).div_ceil(SIDE);
+    launch!(@
+        filter_gradients_kernel::launch, |out: &CubeTensor, _| cube_count(out, cubes, UNITS),
+        partials; shape.weight_dims(); 0, shape
+    )
 }
 
 /// Tiles of all images.
@@ -67,39 +85,7 @@ const fn all_tiles(shape: &ConvShape) -> usize {
     shape.batch * rows * columns
 }
 
-/// The first operand of row `i` of Bᵀ.
-#[cube]
-fn first_of(i: usize) -> usize {
-    let mut first = i;
-    if i == 3 {
-        first = 1usize.runtime();
-    }
-    first
-}
-
-/// The second operand of row `i` of Bᵀ.
-#[cube]
-fn second_of(i: usize) -> usize {
-    let mut second = 2usize.runtime();
-    if i == 2 {
-        second = 1usize.runtime();
-    } else if i == 3 {
-        second = 3usize.runtime();
-    }
-    second
-}
-
-/// `a + b` for row 1 of Bᵀ, else `a − b`.
-#[cube]
-fn paired(i: usize, a: f32, b: f32, zero: u32) -> f32 {
-    let mut second = -b;
-    if i == 1 {
-        second = b;
-    }
-    plus(a, second, zero)
-}
-
-/// The value of the padded input at a row and a column, or 0 beyond.
+/// A value of the padded input, or 0 beyond.
 #[cube]
 fn padded(
     x: &[f32],
@@ -117,44 +103,6 @@ fn padded(
         let r = image * comptime![s.input[0]] + row - comptime![s.padding[0]];
         let pixel = r * comptime![s.input[1]] + column - comptime![s.padding[1]];
         value = x[pixel * comptime![s.channels_in] + channel];
-    }
-    value
-}
-
-/// `Bᵀ d B`, `[16, tiles, in]`.
-#[cube(launch)]
-fn input_kernel(x: &[f32], transformed: &mut [f32], zero: u32, #[comptime] s: ConvShape) {
-    if ABSOLUTE_POS < transformed.len() {
-        let tiles = comptime![s.tiles()];
-        let channel = ABSOLUTE_POS % comptime![s.channels_in];
-        let tile = ABSOLUTE_POS / comptime![s.channels_in] % comptime![all_tiles(&s)];
-        let position = ABSOLUTE_POS / comptime![all_tiles(&s) * s.channels_in];
-        let (i, j) = (position / 4, position % 4);
-        let image = tile / comptime![tiles[0] * tiles[1]];
-        let row = tile / comptime![tiles[1]] % comptime![tiles[0]] * 2;
-        let column = tile % comptime![tiles[1]] * 2;
-        let (upper, lower) = (row + first_of(i), row + second_of(i));
-        let (left, right) = (column + first_of(j), column + second_of(j));
-        let a = padded(x, image, upper, left, channel, s);
-        let b = padded(x, image, lower, left, channel, s);
-        let first = paired(i, a, b, zero);
-        let a = padded(x, image, upper, right, channel, s);
-        let b = padded(x, image, lower, right, channel, s);
-        let second = paired(i, a, b, zero);
-        transformed[ABSOLUTE_POS] = paired(j, first, second, zero);
-    }
-}
-
-/// Row `i` of `A e`.
-#[cube]
-fn spread(i: usize, a: f32, b: f32, zero: u32) -> f32 {
-    let mut value = a;
-    if i == 1 {
-        value = plus(a, b, zero);
-    } else if i == 2 {
-        value = plus(a, -b, zero);
-    } else if i == 3 {
-        value = -b;
     }
     value
 }
@@ -178,246 +126,365 @@ fn gradient_at(
     value
 }
 
-/// `A e Aᵀ`, `[16, tiles, out]`.
-#[cube(launch)]
-fn gradient_kernel(dy: &[f32], transformed: &mut [f32], zero: u32, #[comptime] s: ConvShape) {
-    if ABSOLUTE_POS < transformed.len() {
-        let tiles = comptime![s.tiles()];
-        let channel = ABSOLUTE_POS % comptime![s.channels_out];
-        let tile = ABSOLUTE_POS / comptime![s.channels_out] % comptime![all_tiles(&s)];
-        let position = ABSOLUTE_POS / comptime![all_tiles(&s) * s.channels_out];
-        let (i, j) = (position / 4, position % 4);
-        let image = tile / comptime![tiles[0] * tiles[1]];
-        let row = tile / comptime![tiles[1]] % comptime![tiles[0]] * 2;
-        let column = tile % comptime![tiles[1]] * 2;
-        let a = gradient_at(dy, image, row, column, channel, s);
-        let b = gradient_at(dy, image, row + 1, column, channel, s);
-        let left = spread(i, a, b, zero);
-        let a = gradient_at(dy, image, row, column + 1, channel, s);
-        let b = gradient_at(dy, image, row + 1, column + 1, channel, s);
-        let right = spread(i, a, b, zero);
-        transformed[ABSOLUTE_POS] = spread(j, left, right, zero);
-    }
-}
-
-/// Row `i` of `G g`.
+/// `Bᵀ d B` of a tile's channel to every position's `at` in `to`; zeros if it is not there.
 #[cube]
-fn filter(i: usize, a: f32, b: f32, c: f32, zero: u32) -> f32 {
-    let mut value = a;
-    if i == 3 {
-        value = c;
-    } else if i > 0 {
-        let mut middle = b;
-        if i == 2 {
-            middle = -b;
+fn transform_input(
+    x: &[f32],
+    to: &mut Shared<[f32]>,
+    at: usize,
+    tile: usize,
+    channel: usize,
+    is_there: bool,
+    zero: u32,
+    #[comptime] s: ConvShape,
+) {
+    let tiles = comptime![s.tiles()];
+    let column = tile % comptime![tiles[1]] * 2;
+    let row = tile / comptime![tiles[1]] % comptime![tiles[0]] * 2;
+    let image = tile / comptime![tiles[0] * tiles[1]];
+    let mut halves = Array::<f32>::new(POSITIONS);
+    #[unroll]
+    for j in 0..4usize {
+        let mut d = Array::<f32>::new(4usize);
+        #[unroll]
+        for i in 0..4usize {
+            d[i] = 0.0f32.runtime();
+            if is_there {
+                d[i] = padded(x, image, row + i, column + j, channel, s);
+            }
         }
-        value = product(plus(plus(a, c, zero), middle, zero), 0.5f32.runtime(), zero);
+        halves[j] = plus(d[0], -d[2], zero);
+        halves[4 + j] = plus(d[1], d[2], zero);
+        halves[8 + j] = plus(d[2], -d[1], zero);
+        halves[12 + j] = plus(d[1], -d[3], zero);
     }
-    value
+    #[unroll]
+    for i in 0..4usize {
+        let (a, b, c, d) = (halves[4 * i], halves[4 * i + 1], halves[4 * i + 2], halves[4 * i + 3]);
+        let place = at + 4 * i * comptime![SLAB * SIDE];
+        to[place] = plus(a, -c, zero);
+        to[place + comptime![SLAB * SIDE]] = plus(b, c, zero);
+        to[place + comptime![2 * SLAB * SIDE]] = plus(c, -b, zero);
+        to[place + comptime![3 * SLAB * SIDE]] = plus(b, -d, zero);
+    }
 }
 
-/// `G g Gᵀ`, `[16, in, out]`; for the gradient of the input `[16, out, in]` with the kernel turned
-/// around.
-#[cube(launch)]
-fn filters_kernel(
+/// `A e Aᵀ` likewise.
+#[cube]
+fn transform_gradient(
+    dy: &[f32],
+    to: &mut Shared<[f32]>,
+    at: usize,
+    tile: usize,
+    channel: usize,
+    is_there: bool,
+    zero: u32,
+    #[comptime] s: ConvShape,
+) {
+    let tiles = comptime![s.tiles()];
+    let column = tile % comptime![tiles[1]] * 2;
+    let row = tile / comptime![tiles[1]] % comptime![tiles[0]] * 2;
+    let image = tile / comptime![tiles[0] * tiles[1]];
+    let mut halves = Array::<f32>::new(8usize);
+    #[unroll]
+    for j in 0..2usize {
+        let mut a = 0.0f32.runtime();
+        let mut b = 0.0f32.runtime();
+        if is_there {
+            a = gradient_at(dy, image, row, column + j, channel, s);
+            b = gradient_at(dy, image, row + 1, column + j, channel, s);
+        }
+        halves[j] = a;
+        halves[2 + j] = plus(a, b, zero);
+        halves[4 + j] = plus(a, -b, zero);
+        halves[6 + j] = -b;
+    }
+    #[unroll]
+    for i in 0..4usize {
+        let (a, b) = (halves[2 * i], halves[2 * i + 1]);
+        let place = at + 4 * i * comptime![SLAB * SIDE];
+        to[place] = a;
+        to[place + comptime![SLAB * SIDE]] = plus(a, b, zero);
+        to[place + comptime![2 * SLAB * SIDE]] = plus(a, -b, zero);
+        to[place + comptime![3 * SLAB * SIDE]] = -b;
+    }
+}
+
+/// `((a + c) ± b) · ½`.
+#[cube]
+fn filter_middle(a: f32, b: f32, c: f32, zero: u32) -> f32 {
+    product(plus(plus(a, c, zero), b, zero), 0.5f32.runtime(), zero)
+}
+
+/// `G g Gᵀ` of the filter from an input to an output likewise.
+#[cube]
+fn transform_filter(
     w: &[f32],
-    transformed: &mut [f32],
+    to: &mut Shared<[f32]>,
+    at: usize,
+    input: usize,
+    output: usize,
+    is_there: bool,
     zero: u32,
     #[comptime] s: ConvShape,
     #[comptime] turned: bool,
 ) {
-    if ABSOLUTE_POS < transformed.len() {
-        let plane = comptime![s.channels_in * s.channels_out];
-        let position = ABSOLUTE_POS / plane;
-        let (row, column) = (position / 4, position % 4);
-        let mut i = ABSOLUTE_POS % plane / comptime![s.channels_out];
-        let mut o = ABSOLUTE_POS % comptime![s.channels_out];
-        if comptime![turned] {
-            i = ABSOLUTE_POS % comptime![s.channels_in];
-            o = ABSOLUTE_POS % plane / comptime![s.channels_in];
+    let mut halves = Array::<f32>::new(12usize);
+    #[unroll]
+    for j in 0..3usize {
+        let mut g = Array::<f32>::new(3usize);
+        #[unroll]
+        for i in 0..3usize {
+            g[i] = 0.0f32.runtime();
+            if is_there {
+                if comptime![turned] {
+                    let filter = input * comptime![s.channels_out] + output;
+                    g[i] = w[filter * 9 + comptime![8 - 3 * i - j]];
+                } else {
+                    let filter = output * comptime![s.channels_in] + input;
+                    g[i] = w[filter * 9 + comptime![3 * i + j]];
+                }
+            }
         }
-        let first = (o * comptime![s.channels_in] + i) * 9;
-        let a = filter_column(w, first, 0usize.runtime(), row, zero, turned);
-        let b = filter_column(w, first, 1usize.runtime(), row, zero, turned);
-        let c = filter_column(w, first, 2usize.runtime(), row, zero, turned);
-        transformed[ABSOLUTE_POS] = filter(column, a, b, c, zero);
+        halves[j] = g[0];
+        halves[3 + j] = filter_middle(g[0], g[1], g[2], zero);
+        halves[6 + j] = filter_middle(g[0], -g[1], g[2], zero);
+        halves[9 + j] = g[2];
+    }
+    #[unroll]
+    for i in 0..4usize {
+        let (a, b, c) = (halves[3 * i], halves[3 * i + 1], halves[3 * i + 2]);
+        let place = at + 4 * i * comptime![SLAB * SIDE];
+        to[place] = a;
+        to[place + comptime![SLAB * SIDE]] = filter_middle(a, b, c, zero);
+        to[place + comptime![2 * SLAB * SIDE]] = filter_middle(a, -b, c, zero);
+        to[place + comptime![3 * SLAB * SIDE]] = c;
     }
 }
 
+/// Adds the products of a slab to this unit's sums: of the left side's 4 from `row` and the right side's 4 from `column`.
 #[cube]
-fn filter_column(
-    w: &[f32],
-    first: usize,
-    column: usize,
+fn multiply_slab(
+    sums: &mut Array<f32>,
+    shared: &Shared<[f32]>,
     row: usize,
+    column: usize,
     zero: u32,
-    #[comptime] turned: bool,
-) -> f32 {
-    let mut a = w[first + column];
-    let mut b = w[first + 3 + column];
-    let mut c = w[first + 6 + column];
-    if comptime![turned] {
-        a = w[first + 8 - column];
-        b = w[first + 5 - column];
-        c = w[first + 2 - column];
-    }
-    filter(row, a, b, c, zero)
-}
-
-/// Products of a position, summed over the inputs: `[16, tiles, out]`.
-#[cube(launch)]
-fn products_kernel(
-    transformed: &[f32],
-    weights: &[f32],
-    products: &mut [f32],
-    zero: u32,
-    #[comptime] s: ConvShape,
     #[comptime] fused: bool,
 ) {
-    if ABSOLUTE_POS < products.len() {
-        let o = ABSOLUTE_POS % comptime![s.channels_out];
-        let from = ABSOLUTE_POS / comptime![s.channels_out] * comptime![s.channels_in];
-        let position = ABSOLUTE_POS / comptime![all_tiles(&s) * s.channels_out];
-        let weights_from = position * comptime![s.channels_in * s.channels_out] + o;
-        let mut sum = 0.0f32.runtime();
-        for i in 0..comptime![s.channels_in] {
-            let weight = weights[weights_from + i * comptime![s.channels_out]];
-            sum = plus_product(sum, transformed[from + i], weight, zero, fused);
+    let position = UNIT_POS as usize / SIDE * comptime![SLAB * SIDE];
+    #[unroll]
+    for k in 0..SLAB {
+        let mut values = Array::<f32>::new(TILE);
+        #[unroll]
+        for j in 0..TILE {
+            values[j] = shared[SIDE_LEN + position + k * SIDE + column + j];
         }
-        products[ABSOLUTE_POS] = sum;
+        #[unroll]
+        for i in 0..TILE {
+            let value = shared[position + k * SIDE + row + i];
+            #[unroll]
+            for j in 0..TILE {
+                sums[i * TILE + j] = plus_product(sums[i * TILE + j], value, values[j], zero, fused);
+            }
+        }
     }
 }
 
-/// Row `i` of `Aᵀ m`.
-#[cube]
-fn gathered(i: usize, a: f32, b: f32, c: f32, zero: u32) -> f32 {
-    // (a + b) + c, or (a − b) − c of the last three.
-    let mut second = b;
-    let mut third = c;
-    if i == 1 {
-        second = -b;
-        third = -c;
-    }
-    plus(plus(a, second, zero), third, zero)
-}
-
-/// `Aᵀ m A`: one output.
+/// `Aᵀ [Σ (G g Gᵀ) ⊙ (Bᵀ d B)] A`.
 #[cube(launch)]
-fn output_kernel(products: &[f32], y: &mut [f32], zero: u32, #[comptime] s: ConvShape) {
-    if ABSOLUTE_POS < y.len() {
-        let (outputs, tiles) = (comptime![s.output()], comptime![s.tiles()]);
-        let channel = ABSOLUTE_POS % comptime![s.channels_out];
-        let pixel = ABSOLUTE_POS / comptime![s.channels_out];
-        let column = pixel % comptime![outputs[1]];
-        let row = pixel / comptime![outputs[1]] % comptime![outputs[0]];
-        let image = pixel / comptime![outputs[0] * outputs[1]];
-        let tile = (image * comptime![tiles[0]] + row / 2) * comptime![tiles[1]] + column / 2;
-        let at = tile * comptime![s.channels_out] + channel;
-        let (i, j) = (row % 2, column % 2);
-        let a = output_column(products, at, j, i, zero, s);
-        let b = output_column(products, at, j + 1, i, zero, s);
-        let c = output_column(products, at, j + 2, i, zero, s);
-        y[ABSOLUTE_POS] = gathered(j, a, b, c, zero);
-    }
-}
-
-#[cube]
-fn output_column(
-    products: &[f32],
-    at: usize,
-    column: usize,
-    i: usize,
+fn filtered_kernel(
+    x: &[f32],
+    w: &[f32],
+    y: &mut [f32],
     zero: u32,
     #[comptime] s: ConvShape,
-) -> f32 {
-    let plane = comptime![all_tiles(&s) * s.channels_out];
-    let first = (4 * i + column) * plane + at;
-    let a = products[first];
-    let b = products[first + 4 * plane];
-    let c = products[first + 8 * plane];
-    gathered(i, a, b, c, zero)
+    #[comptime] turned: bool,
+    #[comptime] fused: bool,
+) {
+    let tiles = comptime![all_tiles(&s)];
+    let slabs = comptime![s.channels_out.div_ceil(SIDE)];
+    // Cubes beyond the last repeat it.
+    let cube = min(CUBE_POS, comptime![tiles.div_ceil(SIDE) * slabs - 1]);
+    let (first_tile, first_output) = (cube / slabs * SIDE, cube % slabs * SIDE);
+    let unit = UNIT_POS as usize;
+    let (row, column) = (unit % SIDE / TILE * TILE, unit % TILE * TILE);
+    // Tiles, then filters; in the end products.
+    let mut shared = Shared::<[f32]>::new_slice(comptime![2 * SIDE_LEN]);
+    let mut sums = Array::<f32>::new(comptime![TILE * TILE]);
+    #[unroll]
+    for i in 0..comptime![TILE * TILE] {
+        sums[i] = f32::reinterpret(zero);
+    }
+    for slab in 0..comptime![s.channels_in.div_ceil(SLAB)] {
+        sync_cube();
+        if unit < comptime![SLAB * SIDE] {
+            let input = slab * SLAB + unit % SLAB;
+            let tile = unit / SLAB;
+            let is_there = input < comptime![s.channels_in] && first_tile + tile < tiles;
+            let at = unit % SLAB * SIDE + tile;
+            transform_input(x, &mut shared, at, first_tile + tile, input, is_there, zero, s);
+        } else {
+            let at = unit - comptime![SLAB * SIDE];
+            let (input, output) = (slab * SLAB + at / SIDE, first_output + at % SIDE);
+            let is_there =
+                input < comptime![s.channels_in] && output < comptime![s.channels_out];
+            let at = at + SIDE_LEN;
+            transform_filter(w, &mut shared, at, input, output, is_there, zero, s, turned);
+        }
+        sync_cube();
+        multiply_slab(&mut sums, &shared, row, column, zero, fused);
+    }
+    sync_cube();
+    // `[16, tiles, outputs]`.
+    let position = unit / SIDE * comptime![SIDE * SIDE];
+    #[unroll]
+    for i in 0..TILE {
+        #[unroll]
+        for j in 0..TILE {
+            shared[position + (row + i) * SIDE + column + j] =
+                ended(sums[i * TILE + j], zero);
+        }
+    }
+    sync_cube();
+    // A unit has one output of one tile.
+    let mut halves = Array::<f32>::new(8usize);
+    #[unroll]
+    for j in 0..4usize {
+        let a = shared[comptime![j * SIDE * SIDE] + unit];
+        let b = shared[comptime![(4 + j) * SIDE * SIDE] + unit];
+        let c = shared[comptime![(8 + j) * SIDE * SIDE] + unit];
+        let d = shared[comptime![(12 + j) * SIDE * SIDE] + unit];
+        halves[j] = plus(plus(a, b, zero), c, zero);
+        halves[4 + j] = plus(plus(b, -c, zero), -d, zero);
+    }
+    let (tile, output) = (first_tile + unit / SIDE, first_output + unit % SIDE);
+    if tile < tiles && output < comptime![s.channels_out] {
+        let (outputs, sizes) = (comptime![s.output()], comptime![s.tiles()]);
+        let column = tile % comptime![sizes[1]] * 2;
+        let row = tile / comptime![sizes[1]] % comptime![sizes[0]] * 2;
+        let image = tile / comptime![sizes[0] * sizes[1]];
+        #[unroll]
+        for i in 0..2usize {
+            let (a, b) = (halves[4 * i], halves[4 * i + 1]);
+            let (c, d) = (halves[4 * i + 2], halves[4 * i + 3]);
+            if row + i < comptime![outputs[0]] {
+                let pixel = (image * comptime![outputs[0]] + row + i) * comptime![outputs[1]] + column;
+                let at = pixel * comptime![s.channels_out] + output;
+                y[at] = plus(plus(a, b, zero), c, zero);
+                if column + 1 < comptime![outputs[1]] {
+                    y[at + comptime![s.channels_out]] = plus(plus(b, -c, zero), -d, zero);
+                }
+            }
+        }
+    }
 }
 
-/// One position of one filter, summed over the tiles of one block: `[blocks, 16, in, out]`.
+/// `Σ (Bᵀ d B) ⊗ (A e Aᵀ)` over the tiles of one block: `[blocks, 16, in, out]`.
 #[cube(launch)]
 fn sums_kernel(
     x: &[f32],
     dy: &[f32],
-    sums: &mut [f32],
+    partials: &mut [f32],
     zero: u32,
     #[comptime] s: ConvShape,
     #[comptime] fused: bool,
 ) {
-    if ABSOLUTE_POS < sums.len() {
-        let (outputs, tiles_of) = (comptime![s.output()], comptime![s.tiles()]);
-        let images = comptime![images_per_block(outputs[0] * outputs[1])];
-        let o = ABSOLUTE_POS % comptime![s.channels_out];
-        let i = ABSOLUTE_POS / comptime![s.channels_out] % comptime![s.channels_in];
-        let position = ABSOLUTE_POS / comptime![s.channels_out * s.channels_in] % 16;
-        let block = ABSOLUTE_POS / comptime![16 * s.channels_out * s.channels_in];
-        let first = block * comptime![images * tiles_of[0] * tiles_of[1]];
-        let last = min(
-            first + comptime![images * tiles_of[0] * tiles_of[1]],
-            comptime![all_tiles(&s)],
-        );
-        let plane = position * comptime![all_tiles(&s)];
-        let mut sum = 0.0f32.runtime();
-        for tile in first..last {
-            let input = x[(plane + tile) * comptime![s.channels_in] + i];
-            let gradient = dy[(plane + tile) * comptime![s.channels_out] + o];
-            sum = plus_product(sum, input, gradient, zero, fused);
+    let [images, blocks] = comptime![s.weight_blocks()];
+    let [most, tiles_of_image] = comptime![s.weight_block_tiles()];
+    let (input_slabs, output_slabs) =
+        comptime![(s.channels_in.div_ceil(SIDE), s.channels_out.div_ceil(SIDE))];
+    // Cubes beyond the last repeat it.
+    let cube = min(CUBE_POS, comptime![images * blocks * input_slabs * output_slabs - 1]);
+    let first_output = cube % output_slabs * SIDE;
+    let first_input = cube / output_slabs % input_slabs * SIDE;
+    let part = cube / comptime![input_slabs * output_slabs];
+    let mut first = part * most;
+    let mut count = min(most, comptime![s.batch * tiles_of_image] - min(first, comptime![s.batch * tiles_of_image]));
+    if comptime![blocks > 1] {
+        let in_image = part % blocks * most;
+        first = part / blocks * tiles_of_image + in_image;
+        count = min(most, tiles_of_image - in_image);
+    }
+    let unit = UNIT_POS as usize;
+    let (row, column) = (unit % SIDE / TILE * TILE, unit % TILE * TILE);
+    // Inputs, then gradients.
+    let mut shared = Shared::<[f32]>::new_slice(comptime![2 * SIDE_LEN]);
+    let mut sums = Array::<f32>::new(comptime![TILE * TILE]);
+    #[unroll]
+    for i in 0..comptime![TILE * TILE] {
+        sums[i] = f32::reinterpret(zero);
+    }
+    for slab in 0..count.div_ceil(SLAB) {
+        sync_cube();
+        let at = unit % comptime![SLAB * SIDE];
+        let (tile, channel) = (slab * SLAB + at / SIDE, at % SIDE);
+        if unit < comptime![SLAB * SIDE] {
+            let channel = first_input + channel;
+            let is_there = tile < count && channel < comptime![s.channels_in];
+            transform_input(x, &mut shared, at, first + tile, channel, is_there, zero, s);
+        } else {
+            let channel = first_output + channel;
+            let is_there = tile < count && channel < comptime![s.channels_out];
+            let at = at + SIDE_LEN;
+            transform_gradient(dy, &mut shared, at, first + tile, channel, is_there, zero, s);
         }
-        sums[ABSOLUTE_POS] = sum;
+        sync_cube();
+        multiply_slab(&mut sums, &shared, row, column, zero, fused);
+    }
+    let position = part * POSITIONS + unit / SIDE;
+    #[unroll]
+    for i in 0..TILE {
+        #[unroll]
+        for j in 0..TILE {
+            let (input, output) = (first_input + row + i, first_output + column + j);
+            if input < comptime![s.channels_in] && output < comptime![s.channels_out] {
+                let at = position * comptime![s.channels_in] + input;
+                partials[at * comptime![s.channels_out] + output] = sums[i * TILE + j];
+            }
+        }
     }
 }
 
-/// Row `i` of `Gᵀ s`.
-#[cube]
-fn filter_gradient(i: usize, a: f32, b: f32, c: f32, d: f32, zero: u32) -> f32 {
-    let mut second = c;
-    if i == 1 {
-        second = -c;
-    }
-    let half = product(plus(b, second, zero), 0.5f32.runtime(), zero);
-    let mut value = half;
-    if i == 0 {
-        value = plus(a, half, zero);
-    } else if i == 2 {
-        value = plus(half, d, zero);
-    }
-    value
-}
-
-/// `Gᵀ s G`, `[out, in, 3, 3]`.
+/// `Gᵀ s G`, `[out, in, 3, 3]`, s being the tree over the blocks.
 #[cube(launch)]
-fn filter_gradients_kernel(sums: &[f32], dw: &mut [f32], zero: u32, #[comptime] s: ConvShape) {
-    if ABSOLUTE_POS < dw.len() {
-        let (row, column) = (ABSOLUTE_POS % 9 / 3, ABSOLUTE_POS % 3);
-        let i = ABSOLUTE_POS / 9 % comptime![s.channels_in];
-        let o = ABSOLUTE_POS / comptime![9 * s.channels_in];
-        let at = i * comptime![s.channels_out] + o;
-        let a = sums_column(sums, at, 0usize.runtime(), row, zero, s);
-        let b = sums_column(sums, at, 1usize.runtime(), row, zero, s);
-        let c = sums_column(sums, at, 2usize.runtime(), row, zero, s);
-        let d = sums_column(sums, at, 3usize.runtime(), row, zero, s);
-        dw[ABSOLUTE_POS] = filter_gradient(column, a, b, c, d, zero);
+fn filter_gradients_kernel(partials: &[f32], dw: &mut [f32], zero: u32, #[comptime] s: ConvShape) {
+    let filters = comptime![s.channels_in * s.channels_out];
+    let [images, blocks] = comptime![s.weight_blocks()];
+    let cube = min(CUBE_POS, comptime![filters.div_ceil(SIDE) - 1]);
+    let unit = UNIT_POS as usize;
+    let (position, filter) = (unit / SIDE, cube * SIDE + unit % SIDE);
+    // `[16, filters]`.
+    let mut sums = Shared::<[f32]>::new_slice(UNITS);
+    if filter < filters {
+        let first = position * filters + filter;
+        let step = comptime![POSITIONS * filters];
+        sums[unit] = tree_of(partials, first, step, zero, images, blocks);
     }
-}
-
-#[cube]
-fn sums_column(
-    sums: &[f32],
-    at: usize,
-    column: usize,
-    row: usize,
-    zero: u32,
-    #[comptime] s: ConvShape,
-) -> f32 {
-    let plane = comptime![s.channels_in * s.channels_out];
-    let first = column * plane + at;
-    let a = sums[first];
-    let b = sums[first + 4 * plane];
-    let c = sums[first + 8 * plane];
-    let d = sums[first + 12 * plane];
-    filter_gradient(row, a, b, c, d, zero)
+    sync_cube();
+    if unit < SIDE && filter < filters {
+        let mut halves = Array::<f32>::new(12usize);
+        #[unroll]
+        for j in 0..4usize {
+            let a = sums[comptime![j * SIDE] + unit];
+            let b = sums[comptime![(4 + j) * SIDE] + unit];
+            let c = sums[comptime![(8 + j) * SIDE] + unit];
+            let d = sums[comptime![(12 + j) * SIDE] + unit];
+            let half = product(plus(b, c, zero), 0.5f32.runtime(), zero);
+            halves[j] = plus(a, half, zero);
+            halves[4 + j] = product(plus(b, -c, zero), 0.5f32.runtime(), zero);
+            halves[8 + j] = plus(half, d, zero);
+        }
+        let (input, output) = (filter / comptime![s.channels_out], filter % comptime![s.channels_out]);
+        let first = (output * comptime![s.channels_in] + input) * 9;
+        #[unroll]
+        for i in 0..3usize {
+            let (a, b) = (halves[4 * i], halves[4 * i + 1]);
+            let (c, d) = (halves[4 * i + 2], halves[4 * i + 3]);
+            let half = product(plus(b, c, zero), 0.5f32.runtime(), zero);
+            dw[first + 3 * i] = plus(a, half, zero);
+            dw[first + 3 * i + 1] = product(plus(b, -c, zero), 0.5f32.runtime(), zero);
+            dw[first + 3 * i + 2] = plus(half, d, zero);
+        }
+    }
 }
