@@ -96,7 +96,10 @@ impl Bench {
             return values;
         }
         let table = &self.tables[field["table"].as_str().unwrap()];
-        let (share, hard) = (number(&table["share"]), words(table["words"].as_str().unwrap()));
+        let (share, hard) = (
+            number(&table["share"]),
+            words(table["words"].as_str().unwrap()),
+        );
         let mut x = number(&field["seed"]) as u32;
         (0..count)
             .map(|_| {
@@ -126,7 +129,9 @@ impl Bench {
         let shape = y.dims();
         // The gradient of the sum of y·dy is 1·dy.
         let weighted = y.clone() * self.tensor(dy, shape);
-        weighted.reshape([shape.iter().product::<usize>()]).backward()
+        weighted
+            .reshape([shape.iter().product::<usize>()])
+            .backward()
     }
 
     #[track_caller]
@@ -138,10 +143,20 @@ impl Bench {
         let found: Vec<_> = (found.as_slice::<f32>().unwrap().iter())
             .map(|value| format!("{:08x}", value.to_bits()))
             .collect();
-        let expected: Vec<_> = (0..expected.len() / 8).map(|i| &expected[8 * i..8 * i + 8]).collect();
-        if let Some(at) = (0..expected.len()).find(|&at| found.get(at).map(|f| &**f) != Some(expected[at])) {
-            let inputs = case.as_object().unwrap().iter().filter(|(_, value)| !value.is_string());
-            let inputs: Vec<_> = inputs.map(|(name, value)| format!("{name} {value}")).collect();
+        let expected: Vec<_> = (0..expected.len() / 8)
+            .map(|i| &expected[8 * i..8 * i + 8])
+            .collect();
+        if let Some(at) =
+            (0..expected.len()).find(|&at| found.get(at).map(|f| &**f) != Some(expected[at]))
+        {
+            let inputs = case
+                .as_object()
+                .unwrap()
+                .iter()
+                .filter(|(_, value)| !value.is_string());
+            let inputs: Vec<_> = inputs
+                .map(|(name, value)| format!("{name} {value}"))
+                .collect();
             panic!(
                 "{}, {field} [{at}] is {:?}, not {}: {}",
                 self.place,
@@ -164,7 +179,9 @@ fn convolutions() {
             let w = bench.operand(&case["w"], [to, from, kernel[0], kernel[1]]);
             let bias = (!case["bias"].is_null()).then(|| bench.operand(&case["bias"], [to]));
             let (stride, padding) = (pair(&case["stride"]), pair(&case["padding"]));
-            let y = bench.exact.conv2d(x.clone(), w.clone(), bias.clone(), stride, padding);
+            let y = bench
+                .exact
+                .conv2d(x.clone(), w.clone(), bias.clone(), stride, padding);
             let gradients = bench.pull(&y, &case["dy"]);
             bench.same(y, case, "y");
             bench.same(x.grad(&gradients).unwrap(), case, "dx");
@@ -173,7 +190,12 @@ fn convolutions() {
                 let data = dw.clone().into_data();
                 let bytes = (data.as_slice::<f32>().unwrap().iter())
                     .flat_map(|value| value.to_bits().to_be_bytes());
-                assert_eq!(sha3(bytes.collect()), digest, "{}: {case:.300}", bench.place);
+                assert_eq!(
+                    sha3(bytes.collect()),
+                    digest,
+                    "{}: {case:.300}",
+                    bench.place
+                );
             }
             bench.same(dw, case, "dw");
             if let Some(bias) = bias {
@@ -259,7 +281,9 @@ fn batch_normalisation() {
                 bench.tensor(&case[name], [count]).inner()
             });
             let rate = real(&case["rate"]);
-            let moved = bench.exact.blend(average, (1.0 - rate) as f32, observed, rate as f32);
+            let moved = bench
+                .exact
+                .blend(average, (1.0 - rate) as f32, observed, rate as f32);
             bench.same(moved, case, "result");
         }
     });
@@ -312,7 +336,9 @@ fn elementwise_operators() {
         for case in bench.list("dropout") {
             let count = number(&case["count"]);
             let x = bench.operand(&case["x"], [count]);
-            let y = bench.exact.dropout(x.clone(), bench.tensor(&case["mask"], [count]));
+            let y = bench
+                .exact
+                .dropout(x.clone(), bench.tensor(&case["mask"], [count]));
             let gradients = bench.pull(&y, &case["dy"]);
             bench.same(y, case, "y");
             bench.same(x.grad(&gradients).unwrap(), case, "dx");
@@ -347,7 +373,11 @@ fn elementary_functions() {
             let [x, y] = ["x", "y"].map(|field| words(cases[name][field].as_str().unwrap()));
             for (x, y) in x.into_iter().zip(y) {
                 let found = of(profile, x);
-                assert_eq!(found.to_bits(), y.to_bits(), "{profile}: {name}({x:e}) is {found:e}");
+                assert_eq!(
+                    found.to_bits(),
+                    y.to_bits(),
+                    "{profile}: {name}({x:e}) is {found:e}"
+                );
             }
         }
     }
@@ -402,7 +432,11 @@ fn the_first_states_of_the_default_recipe() {
             .unwrap();
         let numerics = expected["numerics"].as_str().unwrap();
         recipe.numerics = numerics.to_owned().try_into().unwrap();
-        assert_eq!(recipe.digest().to_string(), expected["recipe_digest"], "{recipe:?}");
+        assert_eq!(
+            recipe.digest().to_string(),
+            expected["recipe_digest"],
+            "{recipe:?}"
+        );
         let data = DataCommitment::of(&digits.train);
         let seed = Terms::new(recipe.clone(), data, 0, BatchSource::Derived, 1).seed;
         let mut learner = image_learner(&recipe, &Device::flex()).unwrap();

@@ -26,8 +26,16 @@ impl WeightBlock {
             let pairs = WEIGHT_BLOCK / 2 / columns;
             return Self::Rows(if pairs == 0 { 2 } else { 2 * pairs });
         }
-        let images = if pixels == 0 { 1 } else { WEIGHT_BLOCK / pixels };
-        Self::Images(if images > MOST_IMAGES { MOST_IMAGES } else { images })
+        let images = if pixels == 0 {
+            1
+        } else {
+            WEIGHT_BLOCK / pixels
+        };
+        Self::Images(if images > MOST_IMAGES {
+            MOST_IMAGES
+        } else {
+            images
+        })
     }
 
     /// For the rows of a matrix.

@@ -24,7 +24,10 @@ fn values(seed: u32, count: usize) -> Vec<f32> {
 
 /// The same, so small that most products of two are zero, of either sign.
 fn tiny(seed: u32, count: usize) -> Vec<f32> {
-    values(seed, count).iter().map(|v| v * 2f32.powi(-75)).collect()
+    values(seed, count)
+        .iter()
+        .map(|v| v * 2f32.powi(-75))
+        .collect()
 }
 
 /// Zeros of either sign, but for a few.
@@ -96,12 +99,22 @@ fn weight_sum(
     if pixels < 512 {
         let images = (512 / pixels).min(8);
         let blocks = cut(batch, images);
-        return tree(blocks.into_iter().map(|images| ended(sum(images, 0..rows))).collect());
+        return tree(
+            blocks
+                .into_iter()
+                .map(|images| ended(sum(images, 0..rows)))
+                .collect(),
+        );
     }
     let some = (2 * (256 / columns)).max(2);
     let image = |n: usize| {
         let blocks = cut(rows, some);
-        tree(blocks.into_iter().map(|rows| ended(sum(n..n + 1, rows))).collect())
+        tree(
+            blocks
+                .into_iter()
+                .map(|rows| ended(sum(n..n + 1, rows)))
+                .collect(),
+        )
     };
     tree((0..batch).map(image).collect())
 }
@@ -491,7 +504,11 @@ fn channel_sums(
         let pixels = image * pixels + block * 4..image * pixels + pixels.min(block * 4 + 4);
         ended(
             (0..channels)
-                .map(|c| pixels.clone().fold(0.0, |sum, p| f(sum, p * channels + c, c)))
+                .map(|c| {
+                    pixels
+                        .clone()
+                        .fold(0.0, |sum, p| f(sum, p * channels + c, c))
+                })
                 .collect(),
         )
     };

@@ -137,7 +137,11 @@ pub fn backward(profile: Profile, dy: &[f32], saved: Saved<'_>, options: Backwar
     let mut sums = vec![0.0; 2 * channels * images];
     let of = |index: usize, sums: &mut [f32], passed: Option<&mut [f32]>| {
         let part = index * image..dy.len().min((index + 1) * image);
-        let (y, dy, x) = (saved.rectified.map(|y| &y[part.clone()]), &dy[part.clone()], &saved.x[part]);
+        let (y, dy, x) = (
+            saved.rectified.map(|y| &y[part.clone()]),
+            &dy[part.clone()],
+            &saved.x[part],
+        );
         match (profile.fused(), passed) {
             (false, None) => gradients(dy, x, saved.mean, sums),
             (true, None) => gradients_fused(dy, x, saved.mean, sums),

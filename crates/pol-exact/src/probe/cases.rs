@@ -128,7 +128,10 @@ fn linear(exact: Exact, device: &Device) -> Results {
             ];
             differentiated(operands, kind, |[x, w]| exact.linear(x, w, None))
         };
-        [[37, 29, 18], [1, 1, 16]].into_iter().flat_map(each).collect()
+        [[37, 29, 18], [1, 1, 16]]
+            .into_iter()
+            .flat_map(each)
+            .collect()
     })
 }
 

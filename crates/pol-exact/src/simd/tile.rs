@@ -366,8 +366,12 @@ unsafe fn outer_tiles<L: Lanes, const FUSED: bool, const TREE: bool>(
             // SAFETY: handed on; a tile stays inside inputs and groups.
             input += unsafe {
                 match (L::REGISTERS >= 32, pair) {
-                    (true, true) if left >= 12 => outer_tile::<L, FUSED, TREE, 12, 2>(job, sums, at),
-                    (true, false) if left >= 24 => outer_tile::<L, FUSED, TREE, 24, 1>(job, sums, at),
+                    (true, true) if left >= 12 => {
+                        outer_tile::<L, FUSED, TREE, 12, 2>(job, sums, at)
+                    }
+                    (true, false) if left >= 24 => {
+                        outer_tile::<L, FUSED, TREE, 24, 1>(job, sums, at)
+                    }
                     (true, false) if left >= 8 => outer_tile::<L, FUSED, TREE, 8, 1>(job, sums, at),
                     (false, false) if left >= 8 && L::REGISTERS >= 16 => {
                         outer_tile::<L, FUSED, TREE, 8, 1>(job, sums, at)
@@ -421,7 +425,11 @@ unsafe fn outer_tile<
                 });
             }
             let is_last = row + 1 == job.rows;
-            let columns = if is_last { job.last_columns } else { job.columns };
+            let columns = if is_last {
+                job.last_columns
+            } else {
+                job.columns
+            };
             let mut x = job.x.as_ptr().add(row * job.row_step + input);
             for column in 0..columns {
                 let mut pixel = [L::zero(); V];

@@ -9,6 +9,7 @@ mod elementwise;
 mod launch;
 mod loss;
 mod norm;
+mod plain;
 mod pool;
 mod sums;
 mod winograd;
@@ -29,9 +30,11 @@ impl Kernels for CubeBackend {
         shape: ConvShape,
         profile: Profile,
     ) -> FloatTensor<Self> {
-        match shape.is_winograd() {
-            true => winograd::forward(x, w, shape, profile),
-            false => conv::forward(x, w, shape, profile),
+        match (shape.is_winograd(), launch::shares_memory(&x)) {
+            (true, true) => winograd::forward(x, w, shape, profile),
+            (false, true) => conv::forward(x, w, shape, profile),
+            (true, false) => plain::winograd::forward(x, w, shape, profile),
+            (false, false) => plain::conv::forward(x, w, shape, profile),
         }
     }
 
@@ -41,9 +44,11 @@ impl Kernels for CubeBackend {
         shape: ConvShape,
         profile: Profile,
     ) -> FloatTensor<Self> {
-        match shape.is_winograd() {
-            true => winograd::backward_input(dy, w, shape, profile),
-            false => conv::backward_input(dy, w, shape, profile),
+        match (shape.is_winograd(), launch::shares_memory(&dy)) {
+            (true, true) => winograd::backward_input(dy, w, shape, profile),
+            (false, true) => conv::backward_input(dy, w, shape, profile),
+            (true, false) => plain::winograd::backward_input(dy, w, shape, profile),
+            (false, false) => plain::conv::backward_input(dy, w, shape, profile),
         }
     }
 
@@ -53,9 +58,11 @@ impl Kernels for CubeBackend {
         shape: ConvShape,
         profile: Profile,
     ) -> FloatTensor<Self> {
-        match shape.is_winograd() {
-            true => winograd::backward_weight(x, dy, shape, profile),
-            false => conv::backward_weight(x, dy, shape, profile),
+        match (shape.is_winograd(), launch::shares_memory(&x)) {
+            (true, true) => winograd::backward_weight(x, dy, shape, profile),
+            (false, true) => conv::backward_weight(x, dy, shape, profile),
+            (true, false) => plain::winograd::backward_weight(x, dy, shape, profile),
+            (false, false) => plain::conv::backward_weight(x, dy, shape, profile),
         }
     }
 
@@ -64,7 +71,10 @@ impl Kernels for CubeBackend {
         w: FloatTensor<Self>,
         profile: Profile,
     ) -> FloatTensor<Self> {
-        conv::linear(x, w, profile)
+        match launch::shares_memory(&x) {
+            true => conv::linear(x, w, profile),
+            false => plain::linear::forward(x, w, profile),
+        }
     }
 
     fn linear_input(
@@ -72,7 +82,10 @@ impl Kernels for CubeBackend {
         w: FloatTensor<Self>,
         profile: Profile,
     ) -> FloatTensor<Self> {
-        conv::linear_input(dy, w, profile)
+        match launch::shares_memory(&dy) {
+            true => conv::linear_input(dy, w, profile),
+            false => plain::linear::backward_input(dy, w, profile),
+        }
     }
 
     fn linear_weight(
@@ -80,7 +93,10 @@ impl Kernels for CubeBackend {
         dy: FloatTensor<Self>,
         profile: Profile,
     ) -> FloatTensor<Self> {
-        conv::linear_weight(x, dy, profile)
+        match launch::shares_memory(&x) {
+            true => conv::linear_weight(x, dy, profile),
+            false => plain::linear::backward_weight(x, dy, profile),
+        }
     }
 
     fn add_bias(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -88,11 +104,17 @@ impl Kernels for CubeBackend {
     }
 
     fn column_sums(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        sums::column_sums(x)
+        match launch::shares_memory(&x) {
+            true => sums::column_sums(x),
+            false => plain::norm::column_sums(x),
+        }
     }
 
     fn statistics(x: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
-        norm::statistics(x, profile)
+        match launch::shares_memory(&x) {
+            true => norm::statistics(x, profile),
+            false => plain::norm::statistics(x, profile),
+        }
     }
 
     fn batch_norm_forward(
@@ -103,7 +125,10 @@ impl Kernels for CubeBackend {
         shortcut: Option<FloatTensor<Self>>,
         options: NormOptions,
     ) -> FloatTensor<Self> {
-        norm::normalise(x, gamma, beta, statistics, shortcut, options)
+        match launch::shares_memory(&x) {
+            true => norm::normalise(x, gamma, beta, statistics, shortcut, options),
+            false => plain::norm::normalise(x, gamma, beta, statistics, shortcut, options),
+        }
     }
 
     fn batch_norm_backward(
@@ -115,7 +140,10 @@ impl Kernels for CubeBackend {
         with_shortcut: bool,
         options: NormOptions,
     ) -> NormGradients<FloatTensor<Self>> {
-        norm::backward(dy, x, y, gamma, statistics, with_shortcut, options)
+        match launch::shares_memory(&x) {
+            true => norm::backward(dy, x, y, gamma, statistics, with_shortcut, options),
+            false => plain::norm::backward(dy, x, y, gamma, statistics, with_shortcut, options),
+        }
     }
 
     fn relu_forward(x: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -90,7 +90,10 @@ impl Product {
     /// Rows and columns of the largest class.
     const fn class_size(&self) -> [usize; 2] {
         let s = &self.shape;
-        [s.input[0].div_ceil(s.stride[0]), s.input[1].div_ceil(s.stride[1])]
+        [
+            s.input[0].div_ceil(s.stride[0]),
+            s.input[1].div_ceil(s.stride[1]),
+        ]
     }
 }
 
@@ -113,7 +116,15 @@ pub(super) fn forward(
     shape: ConvShape,
     profile: Profile,
 ) -> CubeTensor {
-    product(Which::Output, x, w, shape, false, &shape.output_dims(), profile)
+    product(
+        Which::Output,
+        x,
+        w,
+        shape,
+        false,
+        &shape.output_dims(),
+        profile,
+    )
 }
 
 pub(super) fn backward_input(
@@ -122,7 +133,15 @@ pub(super) fn backward_input(
     shape: ConvShape,
     profile: Profile,
 ) -> CubeTensor {
-    product(Which::Input, dy, w, shape, false, &shape.input_dims(), profile)
+    product(
+        Which::Input,
+        dy,
+        w,
+        shape,
+        false,
+        &shape.input_dims(),
+        profile,
+    )
 }
 
 pub(super) fn backward_weight(
@@ -250,7 +269,8 @@ fn product_kernel(
     // Cubes beyond the last repeat it.
     let cube = min(CUBE_POS, comptime![p.cubes() - 1]);
     let part = cube / comptime![rows.div_ceil(ROWS) * columns.div_ceil(COLUMNS)];
-    let first_row = cube / comptime![columns.div_ceil(COLUMNS)] % comptime![rows.div_ceil(ROWS)] * ROWS;
+    let first_row =
+        cube / comptime![columns.div_ceil(COLUMNS)] % comptime![rows.div_ceil(ROWS)] * ROWS;
     let first_column = cube % comptime![columns.div_ceil(COLUMNS)] * COLUMNS;
 
     // What k runs over.
@@ -258,8 +278,7 @@ fn product_kernel(
     let mut first_pixel = 0usize.runtime();
     let (mut last_row_tap, mut last_column_tap) = (0usize.runtime(), 0usize.runtime());
     let mut column_taps = 1usize.runtime();
-    let (class_row, class_column) =
-        (part / comptime![s.stride[1]], part % comptime![s.stride[1]]);
+    let (class_row, class_column) = (part / comptime![s.stride[1]], part % comptime![s.stride[1]]);
     if comptime![matches!(p.which, Which::Input)] {
         last_row_tap = last_tap(class_row, p, 0usize);
         last_column_tap = last_tap(class_column, p, 1usize);
@@ -303,7 +322,8 @@ fn product_kernel(
             let mut value = 0.0f32.runtime();
             if k < depth && m < rows {
                 if comptime![matches!(p.which, Which::Output)] {
-                    let (tap, channel) = (k / comptime![s.channels_in], k % comptime![s.channels_in]);
+                    let (tap, channel) =
+                        (k / comptime![s.channels_in], k % comptime![s.channels_in]);
                     let column = m % comptime![outputs[1]];
                     let row = m / comptime![outputs[1]] % comptime![outputs[0]];
                     let image = m / comptime![outputs[0] * outputs[1]];
@@ -320,8 +340,10 @@ fn product_kernel(
                     let image = m / comptime![size[0] * size[1]];
                     let row_tap = last_row_tap - tap / column_taps * comptime![s.stride[0]];
                     let column_tap = last_column_tap - tap % column_taps * comptime![s.stride[1]];
-                    let (row, column) =
-                        (row + comptime![s.padding[0]], column + comptime![s.padding[1]]);
+                    let (row, column) = (
+                        row + comptime![s.padding[0]],
+                        column + comptime![s.padding[1]],
+                    );
                     if row >= row_tap && column >= column_tap {
                         let row = (row - row_tap) / comptime![s.stride[0]];
                         let column = (column - column_tap) / comptime![s.stride[1]];
@@ -332,7 +354,8 @@ fn product_kernel(
                         }
                     }
                 } else {
-                    let (tap, channel) = (m / comptime![s.channels_in], m % comptime![s.channels_in]);
+                    let (tap, channel) =
+                        (m / comptime![s.channels_in], m % comptime![s.channels_in]);
                     let pixel = first_pixel + k;
                     let column = pixel % comptime![outputs[1]];
                     let row = pixel / comptime![outputs[1]] % comptime![outputs[0]];
@@ -350,7 +373,8 @@ fn product_kernel(
             let mut value = 0.0f32.runtime();
             if k < depth && n < columns {
                 if comptime![matches!(p.which, Which::Output)] {
-                    let (tap, channel) = (k / comptime![s.channels_in], k % comptime![s.channels_in]);
+                    let (tap, channel) =
+                        (k / comptime![s.channels_in], k % comptime![s.channels_in]);
                     value = b[weight_place(n, channel, tap, p)];
                 } else if comptime![matches!(p.which, Which::Input)] {
                     let (tap, channel) =
@@ -397,7 +421,8 @@ fn product_kernel(
         if comptime![matches!(p.which, Which::Input)] {
             let size = comptime![p.class_size()];
             let column = m % comptime![size[1]] * comptime![s.stride[1]] + class_column;
-            let row = m / comptime![size[1]] % comptime![size[0]] * comptime![s.stride[0]] + class_row;
+            let row =
+                m / comptime![size[1]] % comptime![size[0]] * comptime![s.stride[0]] + class_row;
             let image = m / comptime![size[0] * size[1]];
             is_there = is_there && row < comptime![s.input[0]] && column < comptime![s.input[1]];
             place = (image * comptime![s.input[0]] + row) * comptime![s.input[1]] + column;
@@ -431,6 +456,13 @@ fn unpacked_tree(
             from = (tap * comptime![s.channels_in] + i) * comptime![s.channels_out] + o;
         }
         let [images, blocks] = comptime![s.weight_blocks()];
-        dw[ABSOLUTE_POS] = tree_of(partials, from, comptime![s.weight_len()], zero, images, blocks);
+        dw[ABSOLUTE_POS] = tree_of(
+            partials,
+            from,
+            comptime![s.weight_len()],
+            zero,
+            images,
+            blocks,
+        );
     }
 }

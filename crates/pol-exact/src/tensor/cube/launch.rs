@@ -1,5 +1,7 @@
 //! What launching a kernel needs besides the kernel.
 
+use std::sync::OnceLock;
+
 use burn::backend::TensorMetadata;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
@@ -95,3 +97,22 @@ macro_rules! launch_cubes {
     }};
 }
 pub(super) use launch_cubes;
+
+/// Whether the cubes of this tensor's device share memory without loss.
+///
+/// Not so on a CPU, where each unit of such a cube is a thread. And not yet on NVIDIA's GPUs, by CUDA: the machine
+/// code of these kernels has not been looked at (docs/gpu.md). The environment variable `POL_EXACT_KERNELS`, `plain` or
+/// `shared`, decides it for tests and measurements.
+pub(super) fn shares_memory(tensor: &CubeTensor) -> bool {
+    static ASKED: OnceLock<Option<bool>> = OnceLock::new();
+    let asked = ASKED.get_or_init(|| match std::env::var("POL_EXACT_KERNELS") {
+        Ok(name) if name == "plain" => Some(false),
+        Ok(name) if name == "shared" => Some(true),
+        _ => None,
+    });
+    if let Some(asked) = asked {
+        return *asked;
+    }
+    let hardware = &tensor.client.properties().hardware;
+    hardware.num_cpu_cores.is_none() && hardware.num_streaming_multiprocessors.is_none()
+}

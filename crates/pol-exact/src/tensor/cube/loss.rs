@@ -3,8 +3,8 @@
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::arithmetic::{ended, divide, exponential, logarithm, plus, plus_product};
-use super::launch::{dims, launch};
+use super::arithmetic::{divide, ended, exponential, logarithm, plus, plus_product};
+use super::launch::{dims, launch, shares_memory};
 use super::sums::column_sums;
 use crate::profile::Profile;
 
@@ -18,7 +18,10 @@ pub(super) fn cross_entropy(
         row_losses::launch, scores, targets; [rows, 1];
         0, classes, profile.fused()
     );
-    let sum = column_sums(losses);
+    let sum = match shares_memory(&losses) {
+        true => column_sums(losses),
+        false => super::plain::norm::column_sums(losses),
+    };
     launch!(negated_mean::launch, sum; [1]; rows as f32)
 }
 

@@ -5,7 +5,7 @@
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::arithmetic::{ended, divide, plus, plus_product, positive, product, square_root};
+use super::arithmetic::{divide, ended, plus, plus_product, positive, product, square_root};
 use super::launch::{contiguous, cube_count, dims, empty, launch_cubes};
 use super::sums::{
     CHANNELS, LANES, UNITS, collect, cube_image, image_sums, images_tree, lanes_tree, levels, push,
@@ -148,7 +148,15 @@ fn squares_kernel(
     let lane = UNIT_POS as usize / CHANNELS;
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
     let mut means = Shared::<[f32]>::new_slice(CHANNELS);
-    let sum = images_tree(sums, channel, width, channel < width, &mut shared, zero, images);
+    let sum = images_tree(
+        sums,
+        channel,
+        width,
+        channel < width,
+        &mut shared,
+        zero,
+        images,
+    );
     if lane == 0 {
         means[UNIT_POS as usize] = divide(sum, comptime![s.count() as f32].runtime());
     }
@@ -337,7 +345,15 @@ fn input_kernel(
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
     let step = comptime![2 * width];
     let beta = images_tree(sums, channel, step, is_there, &mut shared, zero, images);
-    let raw = images_tree(sums, width + channel, step, is_there, &mut shared, zero, images);
+    let raw = images_tree(
+        sums,
+        width + channel,
+        step,
+        is_there,
+        &mut shared,
+        zero,
+        images,
+    );
     // a, dβ / m and the slope of each channel.
     let mut of_channel = Shared::<[f32]>::new_slice(comptime![3 * CHANNELS]);
     if lane == 0 && is_there {

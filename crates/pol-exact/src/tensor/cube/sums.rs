@@ -240,7 +240,13 @@ pub(super) fn tree_of(
         if comptime![blocks > 1] {
             let mut held_here = Array::<f32>::new(inner);
             for block in 0..blocks {
-                push(&mut held_here, block, partials[from + block * step], zero, inner);
+                push(
+                    &mut held_here,
+                    block,
+                    partials[from + block * step],
+                    zero,
+                    inner,
+                );
             }
             sum = collect(&held_here, blocks.runtime(), zero, inner);
         }

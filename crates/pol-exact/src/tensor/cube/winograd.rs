@@ -160,7 +160,12 @@ fn transform_input(
     }
     #[unroll]
     for i in 0..4usize {
-        let (a, b, c, d) = (halves[4 * i], halves[4 * i + 1], halves[4 * i + 2], halves[4 * i + 3]);
+        let (a, b, c, d) = (
+            halves[4 * i],
+            halves[4 * i + 1],
+            halves[4 * i + 2],
+            halves[4 * i + 3],
+        );
         let place = at + 4 * i * comptime![SLAB * SIDE];
         to[place] = plus(a, -c, zero);
         to[place + comptime![SLAB * SIDE]] = plus(b, c, zero);
@@ -285,7 +290,8 @@ fn multiply_slab(
             let value = shared[position + k * SIDE + row + i];
             #[unroll]
             for j in 0..TILE {
-                sums[i * TILE + j] = plus_product(sums[i * TILE + j], value, values[j], zero, fused);
+                sums[i * TILE + j] =
+                    plus_product(sums[i * TILE + j], value, values[j], zero, fused);
             }
         }
     }
@@ -323,12 +329,20 @@ fn filtered_kernel(
             let tile = unit / SLAB;
             let is_there = input < comptime![s.channels_in] && first_tile + tile < tiles;
             let at = unit % SLAB * SIDE + tile;
-            transform_input(x, &mut shared, at, first_tile + tile, input, is_there, zero, s);
+            transform_input(
+                x,
+                &mut shared,
+                at,
+                first_tile + tile,
+                input,
+                is_there,
+                zero,
+                s,
+            );
         } else {
             let at = unit - comptime![SLAB * SIDE];
             let (input, output) = (slab * SLAB + at / SIDE, first_output + at % SIDE);
-            let is_there =
-                input < comptime![s.channels_in] && output < comptime![s.channels_out];
+            let is_there = input < comptime![s.channels_in] && output < comptime![s.channels_out];
             let at = at + SIDE_LEN;
             transform_filter(w, &mut shared, at, input, output, is_there, zero, s, turned);
         }
@@ -342,8 +356,7 @@ fn filtered_kernel(
     for i in 0..TILE {
         #[unroll]
         for j in 0..TILE {
-            shared[position + (row + i) * SIDE + column + j] =
-                ended(sums[i * TILE + j], zero);
+            shared[position + (row + i) * SIDE + column + j] = ended(sums[i * TILE + j], zero);
         }
     }
     sync_cube();
@@ -369,7 +382,8 @@ fn filtered_kernel(
             let (a, b) = (halves[4 * i], halves[4 * i + 1]);
             let (c, d) = (halves[4 * i + 2], halves[4 * i + 3]);
             if row + i < comptime![outputs[0]] {
-                let pixel = (image * comptime![outputs[0]] + row + i) * comptime![outputs[1]] + column;
+                let pixel =
+                    (image * comptime![outputs[0]] + row + i) * comptime![outputs[1]] + column;
                 let at = pixel * comptime![s.channels_out] + output;
                 y[at] = plus(plus(a, b, zero), c, zero);
                 if column + 1 < comptime![outputs[1]] {
@@ -395,12 +409,18 @@ fn sums_kernel(
     let (input_slabs, output_slabs) =
         comptime![(s.channels_in.div_ceil(SIDE), s.channels_out.div_ceil(SIDE))];
     // Cubes beyond the last repeat it.
-    let cube = min(CUBE_POS, comptime![images * blocks * input_slabs * output_slabs - 1]);
+    let cube = min(
+        CUBE_POS,
+        comptime![images * blocks * input_slabs * output_slabs - 1],
+    );
     let first_output = cube % output_slabs * SIDE;
     let first_input = cube / output_slabs % input_slabs * SIDE;
     let part = cube / comptime![input_slabs * output_slabs];
     let mut first = part * most;
-    let mut count = min(most, comptime![s.batch * tiles_of_image] - min(first, comptime![s.batch * tiles_of_image]));
+    let mut count = min(
+        most,
+        comptime![s.batch * tiles_of_image] - min(first, comptime![s.batch * tiles_of_image]),
+    );
     if comptime![blocks > 1] {
         let in_image = part % blocks * most;
         first = part / blocks * tiles_of_image + in_image;
@@ -427,7 +447,16 @@ fn sums_kernel(
             let channel = first_output + channel;
             let is_there = tile < count && channel < comptime![s.channels_out];
             let at = at + SIDE_LEN;
-            transform_gradient(dy, &mut shared, at, first + tile, channel, is_there, zero, s);
+            transform_gradient(
+                dy,
+                &mut shared,
+                at,
+                first + tile,
+                channel,
+                is_there,
+                zero,
+                s,
+            );
         }
         sync_cube();
         multiply_slab(&mut sums, &shared, row, column, zero, fused);
@@ -475,7 +504,10 @@ fn filter_gradients_kernel(partials: &[f32], dw: &mut [f32], zero: u32, #[compti
             halves[4 + j] = product(plus(b, -c, zero), 0.5f32.runtime(), zero);
             halves[8 + j] = plus(half, d, zero);
         }
-        let (input, output) = (filter / comptime![s.channels_out], filter % comptime![s.channels_out]);
+        let (input, output) = (
+            filter / comptime![s.channels_out],
+            filter % comptime![s.channels_out],
+        );
         let first = (output * comptime![s.channels_in] + input) * 9;
         #[unroll]
         for i in 0..3usize {
