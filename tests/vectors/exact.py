@@ -1205,7 +1205,7 @@ def default_recipe(profile, records, steps=3):
     recipe_digest = tagged("pol.v1.recipe", pack(recipe))
     data_root = merkle("records", [tagged("pol.v1.record", number(label), data) for label, data in records])
     seed = tagged("pol.v1.seed", data_root, recipe_digest, b"", number(0))
-    rate = lambda t: 0.0 + (0.02 - 0.0) * (1 + math.cos(math.pi * t / total)) / 2
+    rate = lambda t: 0.0 + (0.02 - 0.0) * ((1 + math.cos(math.pi * (t / total))) / 2)
     weights, velocities = initial_weights(seed), {}
     order = Stream(seed, "permutation", number(0)).permutation(len(records))
     states = [state_digest(weights, velocities, 0, rate(0))]
@@ -1253,7 +1253,7 @@ def main():
     tables["plain"] = {"share": 0, "words": ""}
     profiles = {profile.name: operators(profile, cases) for profile in (Unfused, Fused)}
     made = {"comment": COMMENT, "tables": tables, "profiles": profiles}
-    folder = sys.argv[1] if len(sys.argv) > 1 else "../../../../datasets"
+    folder = sys.argv[1] if len(sys.argv) > 1 else "../../datasets"
     records = training_records(f"{folder}/digits.csv.gz")
     made["recipe"] = [default_recipe(profile, records) for profile in (Unfused, Fused)]
     with open("exact.json", "w", encoding="utf-8") as file:

@@ -26,16 +26,11 @@ impl WeightBlock {
             let pairs = WEIGHT_BLOCK / 2 / columns;
             return Self::Rows(if pairs == 0 { 2 } else { 2 * pairs });
         }
-        let images = if pixels == 0 {
-            1
-        } else {
-            WEIGHT_BLOCK / pixels
-        };
-        Self::Images(if images > MOST_IMAGES {
-            MOST_IMAGES
-        } else {
-            images
-        })
+        match WEIGHT_BLOCK.checked_div(pixels) {
+            None => Self::Images(1),
+            Some(images) if images > MOST_IMAGES => Self::Images(MOST_IMAGES),
+            Some(images) => Self::Images(images),
+        }
     }
 
     /// For the rows of a matrix.
