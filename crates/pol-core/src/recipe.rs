@@ -344,7 +344,9 @@ mod tests {
             assert_eq!(decode(name).unwrap().to_string(), name);
         }
         assert!(decode("exact").is_err());
-        assert!(decode("exact/unfused-v2").is_err());
+        assert!(decode("exact/unfused-v3").is_err());
+        let error = decode("exact/unfused-v1").unwrap_err().to_string();
+        assert!(error.contains("replaced by `exact/unfused-v2`"), "{error}");
         assert!(Numerics::try_from("exact".to_owned()).is_ok());
     }
 }

@@ -260,9 +260,16 @@ fn normalise_kernel(
 fn passed(dy: &[f32], y: &[f32], at: usize, #[comptime] rectified: bool) -> f32 {
     let mut dz = dy[at];
     if comptime![rectified] {
-        if !(y[at] > 0.0f32) {
-            dz = 0.0f32.runtime();
-        }
+        dz = passing(dz, y[at]);
+    }
+    dz
+}
+
+#[cube]
+fn passing(dy: f32, y: f32) -> f32 {
+    let mut dz = 0.0f32.runtime();
+    if y > 0.0f32 {
+        dz = dy;
     }
     dz
 }
