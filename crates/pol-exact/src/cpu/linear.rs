@@ -83,7 +83,7 @@ pub fn backward_weight(
                 gradient: &gradient,
                 rows: blocks,
                 columns: block,
-                last_columns: (rows.len() - 1) % block + 1,
+                last_columns: rows.len().saturating_sub(1) % block + 1,
                 groups,
                 channels: outputs,
                 tree: true,
