@@ -12,7 +12,7 @@ use pol_exact::Profile;
 use pol_exact::optim::AdamConstants;
 use pol_exact::probe;
 use pol_exact::simd::Isa;
-use pol_exact::tensor::{Exact, ExactAdam, ExactSgd, Normalisation};
+use pol_exact::tensor::{Exact, ExactAdam, ExactSgd, Normalisation, Running};
 use pol_models::dataset::DatasetName;
 use pol_models::image_learner;
 use pol_models::recipe_file::RecipeFile;
@@ -242,30 +242,32 @@ fn batch_normalisation() {
             let [gamma, beta] = ["gamma", "beta"].map(|n| bench.operand(&case[n], [channels]));
             let shortcut =
                 (!case["shortcut"].is_null()).then(|| bench.operand(&case["shortcut"], shape));
-            let statistics = match fixed {
-                false => bench.exact.statistics(x.clone()),
-                true => Tensor::cat(
-                    ["mean", "variance"]
-                        .map(|name| bench.tensor(&case[name], [1, channels]))
-                        .to_vec(),
-                    0,
-                ),
-            };
+            // A running average that keeps nothing of itself is what was observed.
             let options = Normalisation {
                 epsilon: real(&case["epsilon"]) as f32,
                 rectified: case["rectified"] == true,
-                fixed,
+                rate: 1.0,
             };
-            let y = bench.exact.batch_norm(
-                x.clone(),
-                gamma.clone(),
-                beta.clone(),
-                statistics.clone(),
-                shortcut.clone(),
-                options,
-            );
-            bench.same(statistics.clone().narrow(0, 0, 1), case, "mean");
-            bench.same(statistics.narrow(0, 1, 1), case, "variance");
+            let parameters = [gamma.clone(), beta.clone()];
+            let y = if fixed {
+                let [mean, variance] =
+                    ["mean", "variance"].map(|name| bench.tensor(&case[name], [channels]));
+                let given = Running { mean, variance };
+                let (x, shortcut) = (x.clone(), shortcut.clone());
+                (bench.exact).batch_norm_fixed(x, parameters, given, shortcut, options)
+            } else {
+                let zeros = || Tensor::zeros([channels], &x.device());
+                let running = Running {
+                    mean: zeros(),
+                    variance: zeros(),
+                };
+                let (x, shortcut) = (x.clone(), shortcut.clone());
+                let (y, observed) =
+                    (bench.exact).batch_norm(x, parameters, running, shortcut, options);
+                bench.same(observed.mean, case, "mean");
+                bench.same(observed.variance, case, "variance");
+                y
+            };
             let gradients = bench.pull(&y, &case["dy"]);
             bench.same(y, case, "y");
             bench.same(x.grad(&gradients).unwrap(), case, "dx");
@@ -276,15 +278,25 @@ fn batch_normalisation() {
             }
         }
         for case in bench.list("running_statistics") {
+            // A batch of one pixel has its values as its mean.
             let [average, observed] = ["average", "observed"].map(|name| {
                 let count = case[name].as_str().unwrap().len() / 8;
-                bench.tensor(&case[name], [count]).inner()
+                bench.tensor(&case[name], [count])
             });
-            let rate = real(&case["rate"]);
-            let moved = bench
-                .exact
-                .blend(average, (1.0 - rate) as f32, observed, rate as f32);
-            bench.same(moved, case, "result");
+            let count = average.dims()[0];
+            let options = Normalisation {
+                epsilon: 1.0,
+                rectified: false,
+                rate: real(&case["rate"]),
+            };
+            let running = Running {
+                mean: average.clone(),
+                variance: average.clone(),
+            };
+            let x = observed.reshape([1, 1, 1, count]);
+            let (_, moved) =
+                (bench.exact).batch_norm(x, [average.clone(), average], running, None, options);
+            bench.same(moved.mean, case, "result");
         }
     });
 }

@@ -19,7 +19,7 @@ pub use backend::{Backend, BackendError};
 pub use capture::gradients_by_entry;
 pub use failure::device_failure;
 pub use initial::ParameterInfo;
-pub use optimizer::PathOptimizer;
+pub use optimizer::{ParameterUpdate, PathOptimizer};
 pub use pol_learner::{PolLearner, StepOutput, Task};
 #[cfg(feature = "train")]
 pub use strategy::{PolStrategy, Proved, TrainStepTask};

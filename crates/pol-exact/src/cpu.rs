@@ -13,6 +13,7 @@ pub mod norm;
 pub mod pool;
 pub mod sums;
 mod tree;
+pub mod updates;
 mod winograd;
 
 pub use buffers::Values;

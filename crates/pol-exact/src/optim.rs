@@ -1,5 +1,27 @@
 //! Update rules as constants in binary32.
 
+/// Stochastic gradient descent with the constants of one step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SgdRule {
+    /// Learning rate.
+    pub rate: f32,
+    /// Added to the gradient, times the weight.
+    pub decay: Option<f32>,
+    /// The velocity's; without it there is no velocity.
+    pub momentum: Option<Momentum>,
+}
+
+/// How a velocity follows the gradients.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Momentum {
+    /// μ.
+    pub kept: f32,
+    /// 1 − dampening.
+    pub undamped: f32,
+    /// Nesterov's look-ahead.
+    pub nesterov: bool,
+}
+
 /// Adam with the constants of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamRule {
@@ -18,7 +40,7 @@ pub struct AdamRule {
     /// ε·√(1 − β₂ᵗ).
     pub epsilon: f32,
     /// Adam: added to the gradient, times the weight.
-    pub coupled_decay: f32,
+    pub coupled_decay: Option<f32>,
     /// AdamW: the weight is multiplied by this first; 1 for Adam.
     pub kept: f32,
 }
@@ -51,7 +73,7 @@ impl AdamConstants {
             rest2: (1.0 - self.beta2) as f32,
             correction: (correction2 / (1.0 - power(self.beta1, time))) as f32,
             epsilon: (self.epsilon * correction2) as f32,
-            coupled_decay: if self.decoupled { 0.0 } else { decay as f32 },
+            coupled_decay: (!self.decoupled && decay != 0.0).then_some(decay as f32),
             kept: if self.decoupled {
                 (1.0 - rate * decay) as f32
             } else {

@@ -9,5 +9,5 @@ mod flex;
 mod optimizer;
 
 pub use backend::{ExactBackend, Kernels};
-pub use exact::{Exact, Normalisation};
-pub use optimizer::{ExactAdam, ExactSgd};
+pub use exact::{Exact, Normalisation, Running};
+pub use optimizer::{ExactAdam, ExactSgd, Jointly, Parameter};

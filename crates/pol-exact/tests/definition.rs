@@ -4,8 +4,9 @@
 use std::ops::Range;
 
 use pol_exact::Profile;
-use pol_exact::cpu::{conv, elementwise, linear, loss, norm, pool, sums};
+use pol_exact::cpu::{conv, elementwise, linear, loss, norm, pool, sums, updates};
 use pol_exact::math::{exp, ln};
+use pol_exact::optim::{AdamRule, Momentum, SgdRule};
 use pol_exact::shape::{ConvShape, PoolShape};
 use pol_exact::simd::Isa;
 
@@ -567,6 +568,14 @@ fn check_batch_norm(sizes: [usize; 3], draw: fn(u32, usize) -> Vec<f32>) {
             let found = norm::statistics(profile, &x, channels, pixels);
             same(&found.mean, &mean, &what);
             same(&found.variance, &variance, &what);
+            let moved: Vec<f32> = (gamma.iter().zip(&mean))
+                .map(|(average, mean)| add(average * 0.9, *mean, 0.1))
+                .collect();
+            same(
+                &norm::moved(profile, &gamma, 0.9, &mean, 0.1),
+                &moved,
+                &what,
+            );
 
             let inverse: Vec<f32> = (variance.iter()).map(|v| 1.0 / (v + 1e-5).sqrt()).collect();
             same(&norm::inverse_deviation(&variance, 1e-5), &inverse, &what);
@@ -720,9 +729,93 @@ fn elementwise_operators_are_as_defined() {
             let gradient = map(&|a, b| if b > 0.0 { a } else { 0.0 });
             same(&elementwise::relu_backward(&a, &b), &gradient, place);
             same(&elementwise::multiply(&a, &b), &map(&|a, b| a * b), place);
-            let blended = map(&|a, b| plus_product(profile, a * 0.9, b, -0.1));
-            let found = elementwise::blend(profile, &a, 0.9, &b, -0.1);
-            same(&found, &blended, place);
+        });
+    }
+}
+
+#[test]
+fn updates_are_as_defined() {
+    let momentum = |nesterov| {
+        Some(Momentum {
+            kept: 0.9,
+            undamped: 0.7,
+            nesterov,
+        })
+    };
+    for (count, draw) in [
+        (1, values as fn(_, _) -> _),
+        (40_000, values),
+        (40_000, tiny),
+        (99, zeros),
+    ] {
+        let [w, g, v, m] = [1, 2, 3, 4].map(|seed| draw(seed, count));
+        let squares: Vec<f32> = draw(5, count).iter().map(|value| value.abs()).collect();
+        everywhere(|profile, place| {
+            let blend = |a: f32, ka: f32, b: f32, kb: f32| plus_product(profile, a * ka, b, kb);
+            for (decay, momentum) in [
+                (None, None),
+                (Some(1e-2), None),
+                (Some(1e-2), momentum(false)),
+                (None, momentum(true)),
+            ] {
+                let rule = SgdRule {
+                    rate: 0.1,
+                    decay,
+                    momentum,
+                };
+                for last in [None, Some(&v[..])] {
+                    let (mut weights, mut velocities) = (vec![], vec![]);
+                    for i in 0..count {
+                        let g = decay.map_or(g[i], |decay| blend(g[i], 1.0, w[i], decay));
+                        let mut step = g;
+                        if let Some(momentum) = momentum {
+                            let velocity = match last {
+                                None => g,
+                                Some(v) => blend(g, momentum.undamped, v[i], momentum.kept),
+                            };
+                            step = match momentum.nesterov {
+                                true => blend(g, 1.0, velocity, momentum.kept),
+                                false => velocity,
+                            };
+                            velocities.push(velocity);
+                        }
+                        weights.push(blend(w[i], 1.0, step, -0.1));
+                    }
+                    let found = updates::sgd(profile, &w, &g, last, rule);
+                    same(&found.0, &weights, place);
+                    same(found.1.as_deref().unwrap_or(&[]), &velocities, place);
+                }
+            }
+            for decay in [None, Some(1e-2)] {
+                let rule = AdamRule {
+                    rate: 0.1,
+                    beta1: 0.9,
+                    rest1: 0.1,
+                    beta2: 0.999,
+                    rest2: 0.001,
+                    correction: 0.3,
+                    epsilon: 1e-7,
+                    coupled_decay: decay,
+                    kept: 0.99,
+                };
+                let mut expected = [vec![], vec![], vec![]];
+                for i in 0..count {
+                    let g = decay.map_or(g[i], |decay| blend(g[i], 1.0, w[i], decay));
+                    let m = blend(m[i], 0.9, g, 0.1);
+                    let v = blend(squares[i], 0.999, g * g, 0.001);
+                    let step = m * 0.3 / (v.sqrt() + 1e-7);
+                    let next = [blend(w[i], 0.99, step, -0.1), m, v];
+                    expected
+                        .iter_mut()
+                        .zip(next)
+                        .for_each(|(all, next)| all.push(next));
+                }
+                let found = updates::adam(profile, &w, &g, [&m, &squares], rule);
+                found
+                    .iter()
+                    .zip(&expected)
+                    .for_each(|(found, expected)| same(found, expected, place));
+            }
         });
     }
 }

@@ -1,13 +1,13 @@
 //! The learner that a recipe describes.
 
 use burn::tensor::Device;
-use pol_core::adapter::{PolLearner, device_failure};
+use pol_core::adapter::{PathOptimizer, PolLearner, device_failure};
 use pol_core::learner::{Learner, LearnerError};
 use pol_core::recipe::{Numerics, Optimizer, Profile, Recipe, Value};
 use pol_core::state::Entry;
 use pol_exact::optim::AdamConstants;
 use pol_exact::probe::ProbeError;
-use pol_exact::tensor::{Exact, ExactAdam, ExactSgd};
+use pol_exact::tensor::{Exact, ExactAdam, ExactSgd, Jointly, Parameter};
 
 use crate::augment::Augmentation;
 use crate::classification::Classification;
@@ -184,7 +184,7 @@ fn boxed<M: Classifier + 'static>(
                 weight_decay,
                 nesterov,
             };
-            PolLearner::with_optimizer(task, recipe, device, rule)
+            PolLearner::with_path_optimizer(task, recipe, device, together(rule))
         }
         Optimizer::Adam {
             beta1,
@@ -206,7 +206,7 @@ fn boxed<M: Classifier + 'static>(
                 decoupled: matches!(recipe.optimizer, Optimizer::AdamW { .. }),
             };
             let rule = ExactAdam { exact, constants };
-            PolLearner::with_optimizer(task, recipe, device, rule)
+            PolLearner::with_path_optimizer(task, recipe, device, together(rule))
         }
         Optimizer::Custom(_) => {
             return Err(LearnerError::Unsupported(
@@ -215,6 +215,22 @@ fn boxed<M: Classifier + 'static>(
             ));
         }
     }))
+}
+
+/// An exact optimizer, which updates all parameters at once.
+fn together(rule: impl Jointly + Clone) -> PathOptimizer {
+    let all = rule.clone();
+    PathOptimizer::new(rule).together(move |rate, updates| {
+        let parameters = updates.into_iter().map(|update| Parameter {
+            rank: update.rank,
+            weight: update.weight,
+            gradient: update.gradient,
+            state: update.state,
+        });
+        (all.step_all(rate, parameters.collect()).into_iter())
+            .map(|(weight, state)| (weight, Some(state)))
+            .collect()
+    })
 }
 
 fn augmentation_of(recipe: &Recipe) -> Result<Augmentation, RecipeMismatch> {

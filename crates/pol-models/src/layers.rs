@@ -3,14 +3,15 @@
 //! A model is written once. Its modules, and so the names of its parameters, are Burn's in either
 //! case; what computes is chosen by the recipe's numerics.
 
-use burn::module::{Param, RunningState};
+use burn::module::{Module, ModuleMapper, Param, RunningState};
 use burn::nn::conv::Conv2d;
 use burn::nn::pool::MaxPool2dConfig;
 use burn::nn::{BatchNorm, Linear, PaddingConfig2d};
 use burn::tensor::Tensor;
 use burn::tensor::activation::{log_softmax, relu};
+use burn::tensor::kind::BridgeTensor;
 use pol_core::recipe::{Numerics, Profile};
-use pol_exact::tensor::{Exact, Normalisation};
+use pol_exact::tensor::{Exact, Normalisation, Running};
 
 /// Whose kernels compute. Images between layers are as these want them: `[batch, channels, rows,
 /// columns]` for Burn's, channels last for exact ones.
@@ -192,32 +193,39 @@ fn exact_norm(
     rectified: bool,
 ) -> Tensor<4> {
     let training = x.device().is_autodiff() && norm.training.is_enabled();
-    let statistics = match training {
-        true => {
-            let statistics = exact.statistics(x.clone());
-            let rows = [(&norm.running_mean, 0), (&norm.running_var, 1)];
-            for (running, row) in rows {
-                let observed = statistics.clone().narrow(0, row, 1).reshape([-1]);
-                let (rate, keep) = (norm.momentum as f32, (1.0 - norm.momentum) as f32);
-                let moved = exact.blend(running.value_sync(), keep, observed, rate);
-                running.update(moved.detach());
-            }
-            statistics
-        }
-        false => {
-            let row = |running: &RunningState<Tensor<1>>| {
-                running.value().to_device(&x.device()).unsqueeze::<2>()
-            };
-            Tensor::cat(vec![row(&norm.running_mean), row(&norm.running_var)], 0)
-        }
-    };
     let options = Normalisation {
         epsilon: norm.epsilon as f32,
         rectified,
-        fixed: !training,
+        rate: norm.momentum,
     };
-    let (gamma, beta) = (norm.gamma.val(), norm.beta.val());
-    exact.batch_norm(x, gamma, beta, statistics, shortcut, options)
+    let parameters = [norm.gamma.val(), norm.beta.val()];
+    let states = [&norm.running_mean, &norm.running_var];
+    if !training {
+        let [mean, variance] = states.map(|state| state.value().to_device(&x.device()));
+        let running = Running { mean, variance };
+        return exact.batch_norm_fixed(x, parameters, running, shortcut, options);
+    }
+    let [mean, variance] = states.map(RunningState::value);
+    let running = Running { mean, variance };
+    let (y, moved) = exact.batch_norm(x, parameters, running, shortcut, options);
+    put(&norm.running_mean, moved.mean);
+    put(&norm.running_var, moved.variance);
+    y
+}
+
+/// Replaces a running value. (Burn's own `update` divides it by the number of threads that moved it, in a launch.)
+fn put(state: &RunningState<Tensor<1>>, value: Tensor<1>) {
+    struct Put(BridgeTensor);
+
+    impl ModuleMapper for Put {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let (id, _, mapper) = param.consume();
+            Param::from_mapped_value(id, Tensor::from_bridge(self.0.clone()), mapper)
+        }
+    }
+
+    // A clone shares the value.
+    let _shared = state.clone().map(&mut Put(value.detach().into_bridge()));
 }
 
 #[cfg(test)]

@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{
     AdamConfig, AdamWConfig, DynOptimizer, DynState, GradientsParams, Optimizer, SgdConfig,
     StateSink, StateSource,
 };
+use burn::tensor::kind::BridgeTensor;
 use burn::tensor::{Device, Tensor};
 use burn_pack::Scalar;
 
@@ -26,16 +27,47 @@ use super::capture::{Path, entry_of, tensor_data};
 #[derive(Clone)]
 pub struct PathOptimizer {
     rule: Arc<dyn DynOptimizer>,
+    together: Option<Arc<UpdateAll>>,
     states: BTreeMap<String, DynState>,
 }
+
+/// A parameter of a module, its gradient, and the state of its optimizer.
+pub struct ParameterUpdate {
+    /// Dimensions of the parameter.
+    pub rank: usize,
+    /// The parameter.
+    pub weight: BridgeTensor,
+    /// Its gradient.
+    pub gradient: BridgeTensor,
+    /// The state, from the second update on.
+    pub state: Option<DynState>,
+}
+
+/// The next values of parameters, and their states, at a learning rate.
+type UpdateAll =
+    dyn Fn(f64, Vec<ParameterUpdate>) -> Vec<(BridgeTensor, Option<DynState>)> + Send + Sync;
 
 impl PathOptimizer {
     /// An optimizer with this update rule.
     pub fn new(rule: impl Optimizer) -> Self {
         Self {
             rule: Arc::new(rule),
+            together: None,
             states: BTreeMap::new(),
         }
+    }
+
+    /// Updates all parameters by one call of `update`, which gives for each what the rule would.
+    #[must_use]
+    pub fn together(
+        mut self,
+        update: impl Fn(f64, Vec<ParameterUpdate>) -> Vec<(BridgeTensor, Option<DynState>)>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.together = Some(Arc::new(update));
+        self
     }
 
     /// The optimizer that a recipe names; `None` for a custom one.
@@ -93,11 +125,39 @@ impl PathOptimizer {
 
     /// Updates every parameter that has a gradient.
     pub fn step<M: Module>(&mut self, rate: f64, module: M, gradients: GradientsParams) -> M {
-        module.map(&mut Update {
-            path: Path::default(),
-            rate,
+        let mut given = Gather {
             gradients,
-            optimizer: self,
+            states: std::mem::take(&mut self.states),
+            path: Path::default(),
+            paths: Vec::new(),
+            updates: Vec::new(),
+        };
+        module.visit(&mut given);
+        self.states = given.states;
+        let updated = match &self.together {
+            Some(update) => update(rate, given.updates),
+            None => (given.updates.into_iter())
+                .map(|update| {
+                    self.rule.step_dyn(
+                        update.rank,
+                        rate,
+                        update.weight,
+                        update.gradient,
+                        update.state,
+                    )
+                })
+                .collect(),
+        };
+        let mut next = BTreeMap::new();
+        for (path, (weight, state)) in given.paths.into_iter().zip(updated) {
+            if let Some(state) = state {
+                self.states.insert(path.clone(), state);
+            }
+            next.insert(path, weight);
+        }
+        module.map(&mut Replace {
+            path: Path::default(),
+            next,
         })
     }
 
@@ -197,14 +257,46 @@ fn scalar(entry: &Entry) -> Option<Scalar> {
     }
 }
 
-struct Update<'a> {
-    path: Path,
-    rate: f64,
+/// Takes what an update needs of each parameter that has a gradient.
+struct Gather {
     gradients: GradientsParams,
-    optimizer: &'a mut PathOptimizer,
+    states: BTreeMap<String, DynState>,
+    path: Path,
+    paths: Vec<String>,
+    updates: Vec<ParameterUpdate>,
 }
 
-impl ModuleMapper for Update<'_> {
+impl ModuleVisitor for Gather {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.leave();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(gradient) = self.gradients.remove::<D>(param.id) else {
+            return;
+        };
+        let path = self.path.joined();
+        self.updates.push(ParameterUpdate {
+            rank: D,
+            weight: param.val().inner().into_bridge(),
+            gradient: gradient.into_bridge(),
+            state: self.states.remove(&path),
+        });
+        self.paths.push(path);
+    }
+}
+
+/// Puts parameters' next values in their places.
+struct Replace {
+    path: Path,
+    next: BTreeMap<String, BridgeTensor>,
+}
+
+impl ModuleMapper for Replace {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.enter(name);
     }
@@ -214,25 +306,12 @@ impl ModuleMapper for Update<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let (id, tensor, mapper) = param.consume();
-        let Some(gradient) = self.gradients.remove::<D>(id) else {
-            return Param::from_mapped_value(id, tensor, mapper);
+        let Some(next) = self.next.remove(&self.path.joined()) else {
+            return param;
         };
-        let checkpointing = tensor.gradient_checkpointing_strategy();
-        let path = self.path.joined();
-        let state = self.optimizer.states.remove(&path);
-        let (updated, state) = self.optimizer.rule.step_dyn(
-            D,
-            self.rate,
-            tensor.inner().into_bridge(),
-            gradient.into_bridge(),
-            state,
-        );
-        if let Some(state) = state {
-            self.optimizer.states.insert(path, state);
-        }
-        let mut updated = Tensor::from_inner(Tensor::<D>::from_bridge(updated));
-        if let Some(strategy) = checkpointing {
+        let (id, tensor, mapper) = param.consume();
+        let mut updated = Tensor::from_inner(Tensor::<D>::from_bridge(next));
+        if let Some(strategy) = tensor.gradient_checkpointing_strategy() {
             updated = updated.with_gradient_checkpointing_strategy(strategy);
         }
         Param::from_mapped_value(id, updated.require_grad(), mapper)

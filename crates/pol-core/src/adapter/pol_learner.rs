@@ -124,7 +124,17 @@ impl<T: Task> PolLearner<T> {
         device: &Device,
         optimizer: impl Optimizer,
     ) -> Self {
-        Self::build(task, recipe, device, PathOptimizer::new(optimizer))
+        Self::with_path_optimizer(task, recipe, device, PathOptimizer::new(optimizer))
+    }
+
+    /// As [`PolLearner::with_optimizer`], with an optimizer that may update all parameters together.
+    pub fn with_path_optimizer(
+        task: T,
+        recipe: &Recipe,
+        device: &Device,
+        optimizer: PathOptimizer,
+    ) -> Self {
+        Self::build(task, recipe, device, optimizer)
     }
 
     fn build(task: T, recipe: &Recipe, device: &Device, optimizer: PathOptimizer) -> Self {

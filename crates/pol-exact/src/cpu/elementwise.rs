@@ -3,8 +3,6 @@
 use rayon::prelude::*;
 
 use super::buffers::{Values, any};
-use crate::math::plus_product;
-use crate::profile::Profile;
 use crate::simd::vectorised;
 
 /// Values that one task computes.
@@ -31,26 +29,6 @@ pub fn add_bias(x: &[f32], bias: &[f32]) -> Vec<f32> {
     let rows = (TASK / bias.len().max(1)).max(1) * bias.len().max(1);
     y.par_chunks_mut(rows).for_each(|y| add_bias_part(y, bias));
     y
-}
-
-/// `a·ka + b·kb`: the first product is rounded, the second enters the sum.
-pub fn blend(profile: Profile, a: &[f32], ka: f32, b: &[f32], kb: f32) -> Values {
-    let mut y = any(a.len());
-    (y.par_chunks_mut(TASK))
-        .zip(a.par_chunks(TASK).zip(b.par_chunks(TASK)))
-        .for_each(|(y, (a, b))| match profile.fused() {
-            true => blend_fused(y, a, ka, b, kb),
-            false => blend_unfused(y, a, ka, b, kb),
-        });
-    y
-}
-
-/// Adam's step: `m·correction / (√v + ε)`.
-pub fn adam_step(m: &[f32], v: &[f32], correction: f32, epsilon: f32) -> Vec<f32> {
-    let pairs = m.iter().zip(v);
-    pairs
-        .map(|(m, v)| m * correction / (v.sqrt() + epsilon))
-        .collect()
 }
 
 fn map2(a: &[f32], b: &[f32], part: fn(&mut [f32], &[f32], &[f32])) -> Values {
@@ -91,22 +69,6 @@ vectorised! {
             for (y, bias) in row.iter_mut().zip(bias) {
                 *y += bias;
             }
-        }
-    }
-}
-
-vectorised! {
-    fn blend_unfused(y: &mut [f32], a: &[f32], ka: f32, b: &[f32], kb: f32) {
-        for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-            *y = plus_product::<false>(a * ka, *b, kb);
-        }
-    }
-}
-
-vectorised! {
-    fn blend_fused(y: &mut [f32], a: &[f32], ka: f32, b: &[f32], kb: f32) {
-        for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-            *y = plus_product::<true>(a * ka, *b, kb);
         }
     }
 }

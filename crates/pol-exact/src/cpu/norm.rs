@@ -49,6 +49,22 @@ pub fn statistics(profile: Profile, x: &[f32], channels: usize, pixels: usize) -
     Statistics { mean, variance }
 }
 
+/// A running average that moves towards what was observed: `average·keep ⊕ observed·rate`.
+pub fn moved(
+    profile: Profile,
+    average: &[f32],
+    keep: f32,
+    observed: &[f32],
+    rate: f32,
+) -> Vec<f32> {
+    let each = average.iter().zip(observed);
+    each.map(|(average, observed)| match profile.fused() {
+        true => plus_product::<true>(average * keep, *observed, rate),
+        false => plus_product::<false>(average * keep, *observed, rate),
+    })
+    .collect()
+}
+
 /// `(x − mean)·γ·inverse + β`, plus the shortcut if there is one, rectified if asked.
 #[allow(clippy::too_many_arguments, reason = "the operator has these operands")]
 pub fn normalise(

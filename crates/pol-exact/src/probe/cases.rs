@@ -3,29 +3,29 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::values::{Kind, values};
-use crate::tensor::{Exact, Normalisation};
+use crate::optim::AdamConstants;
+use crate::tensor::{Exact, ExactAdam, ExactSgd, Jointly, Normalisation, Parameter, Running};
 
 type Case = fn(Exact, &Device) -> Results;
 
 /// The operators in the order of `digests.rs`.
-pub(super) const ALL: [(&str, Case); 17] = [
+pub(super) const ALL: [(&str, Case); 16] = [
     ("transfer", transfer),
     ("add", add),
     ("multiply", multiply),
-    ("blend", blend),
     ("relu", relu),
     ("linear", linear),
     ("conv2d", conv2d),
     ("conv2d_winograd", conv2d_winograd),
     ("add_bias", add_bias),
-    ("statistics", statistics),
     ("batch_norm", batch_norm),
     ("batch_norm_fixed", batch_norm_fixed),
     ("max_pool", max_pool),
     ("average_pool", average_pool),
     ("shortcut", shortcut),
     ("cross_entropy", cross_entropy),
-    ("adam_step", adam_step),
+    ("sgd", sgd),
+    ("adam", adam),
 ];
 
 fn tensor<const D: usize>(kind: Kind, seed: u32, shape: [usize; D], device: &Device) -> Tensor<D> {
@@ -102,15 +102,6 @@ fn multiply(exact: Exact, device: &Device) -> Results {
     for_all(|kind| {
         let [a, mask] = [1, 2].map(|seed| tensor(kind, seed, [4, 100], device));
         differentiated([a], kind, |[a]| exact.dropout(a, mask.clone()))
-    })
-}
-
-fn blend(exact: Exact, device: &Device) -> Results {
-    for_all(|kind| {
-        let [a, b] = [1, 2].map(|seed| tensor(kind, seed, [400], device).inner());
-        let constants = [(0.9, 0.1), (1.0, -0.05), (1.000_000_1, 0.999_999_9)];
-        let each = |(ka, kb)| read(exact.blend(a.clone(), ka, b.clone(), kb));
-        constants.map(each).to_vec()
     })
 }
 
@@ -198,15 +189,33 @@ fn images(kind: Kind, seed: u32, channels: usize, device: &Device) -> Tensor<4> 
     tensor(kind, seed, [8, 12, 13, channels], device)
 }
 
-fn statistics(exact: Exact, device: &Device) -> Results {
-    for_all(|kind| {
-        let of = |shape| read(exact.statistics(tensor(kind, 1, shape, device)));
-        vec![of([8, 12, 13, 16]), of([8, 12, 13, 5]), of([1, 1, 1, 16])]
-    })
-}
-
 fn batch_norm(exact: Exact, device: &Device) -> Results {
-    norm(exact, device, false)
+    let mut results = norm(exact, device, false);
+    // Channels on both sides of 16, single pixels; huge values have no finite variance.
+    results.extend(for_all(|kind| {
+        let of = |shape: [usize; 4]| {
+            let channels = shape[3];
+            let [mean, variance, gamma, beta] =
+                [6, 7, 3, 4].map(|seed| tensor(Kind::Ordinary, seed, [channels], device));
+            let options = Normalisation {
+                epsilon: 1e-3,
+                rectified: false,
+                rate: 0.1,
+            };
+            let x = tensor(kind, 1, shape, device);
+            let running = Running { mean, variance };
+            let (_, moved) = exact.batch_norm(x, [gamma, beta], running, None, options);
+            [read(moved.mean), read(moved.variance)]
+        };
+        let shapes = [
+            [8, 12, 13, 16],
+            [8, 12, 13, 5],
+            [1, 1, 1, 16],
+            [3, 2, 1, 33],
+        ];
+        shapes.into_iter().flat_map(of).collect()
+    }));
+    results
 }
 
 fn batch_norm_fixed(exact: Exact, device: &Device) -> Results {
@@ -229,24 +238,24 @@ fn norm(exact: Exact, device: &Device, fixed: bool) -> Results {
                 [1, 2].map(|seed| images(kind, seed, channels, device).require_grad());
             let [gamma, beta] =
                 [3, 4].map(|seed| tensor(Kind::Ordinary, seed, [channels], device).require_grad());
-            let statistics = match fixed {
-                true => tensor::<2>(Kind::Ordinary, 5, [2, channels], device).abs(),
-                false => exact.statistics(x.clone()),
-            };
+            let [mean, variance] =
+                [5, 6].map(|seed| tensor::<1>(Kind::Ordinary, seed, [channels], device).abs());
+            let statistics = Running { mean, variance };
             let options = Normalisation {
                 epsilon: 1e-5,
                 rectified,
-                fixed,
+                rate: 0.1,
             };
             let added = adds.then(|| shortcut.clone());
-            let y = exact.batch_norm(
-                x.clone(),
-                gamma.clone(),
-                beta.clone(),
-                statistics,
-                added,
-                options,
-            );
+            let parameters = [gamma.clone(), beta.clone()];
+            let y = match fixed {
+                true => exact.batch_norm_fixed(x.clone(), parameters, statistics, added, options),
+                false => {
+                    exact
+                        .batch_norm(x.clone(), parameters, statistics, added, options)
+                        .0
+                }
+            };
             let dy = tensor(kind, 99, y.dims(), device);
             results.push(read(y.clone().inner()));
             results.extend(pulled(y, dy, |gradients| {
@@ -319,13 +328,72 @@ fn cross_entropy(exact: Exact, device: &Device) -> Results {
     results
 }
 
-fn adam_step(exact: Exact, device: &Device) -> Results {
+/// Tensors of several lengths, more than one launch takes on small devices: the first step and the next.
+fn updates<O: Jointly>(kind: Kind, rule: &O, device: &Device) -> Results {
+    let mut lengths = vec![400, 1, 63, 65];
+    lengths.extend([17; 8]);
+    let mut parameters: Vec<_> = (lengths.iter().zip(0..))
+        .map(|(&len, seed)| (tensor(kind, seed, [len], device).inner(), None))
+        .collect();
+    let mut results = Vec::new();
+    for step in 1..=2 {
+        let all =
+            parameters
+                .into_iter()
+                .zip(0..)
+                .map(|((weight, state), seed): ((Tensor<1>, _), _)| Parameter {
+                    rank: 1,
+                    gradient: tensor(kind, 100 * step + seed, weight.dims(), device)
+                        .inner()
+                        .into_bridge(),
+                    weight: weight.into_bridge(),
+                    state,
+                });
+        parameters = (rule.step_all(0.05, all.collect()).into_iter())
+            .map(|(weight, state)| (Tensor::from_bridge(weight), Some(state)))
+            .collect();
+        results.extend(parameters.iter().map(|(weight, _)| read(weight.clone())));
+    }
+    results
+}
+
+fn sgd(exact: Exact, device: &Device) -> Results {
+    let rules = [
+        (0.0, 0.0, 0.0, false),
+        (0.0, 0.0, 1e-4, false),
+        (0.9, 0.0, 1e-4, false),
+        (0.9, 0.3, 0.0, true),
+    ];
     for_all(|kind| {
-        let m = tensor::<1>(kind, 1, [2000], device).inner();
-        let v = tensor::<1>(kind, 2, [2000], device).inner().abs();
-        vec![
-            read(exact.adam_step(m.clone(), v.clone(), 0.31, 1e-8)),
-            read(exact.adam_step(m, v, 1.7, 0.37)),
-        ]
+        let of = |(momentum, dampening, weight_decay, nesterov)| {
+            let rule = ExactSgd {
+                exact,
+                momentum,
+                dampening,
+                weight_decay,
+                nesterov,
+            };
+            updates(kind, &rule, device)
+        };
+        rules.into_iter().flat_map(of).collect()
+    })
+}
+
+fn adam(exact: Exact, device: &Device) -> Results {
+    for_all(|kind| {
+        let of = |(weight_decay, decoupled)| {
+            let constants = AdamConstants {
+                beta1: 0.9,
+                beta2: 0.999,
+                epsilon: 1e-8,
+                weight_decay,
+                decoupled,
+            };
+            updates(kind, &ExactAdam { exact, constants }, device)
+        };
+        [(0.0, false), (1e-3, false), (1e-2, true)]
+            .into_iter()
+            .flat_map(of)
+            .collect()
     })
 }

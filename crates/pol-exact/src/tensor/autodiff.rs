@@ -10,7 +10,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 
-use super::backend::{ExactBackend, Kernels, NormOptions};
+use super::backend::{ExactBackend, Kernels, NormOptions, NormSaved, Normalised, statistics_of};
 use crate::profile::Profile;
 use crate::shape::{ConvShape, PoolShape, ShortcutShape};
 
@@ -120,76 +120,53 @@ impl<B: Kernels, C: CheckpointStrategy> ExactBackend for Autodiff<B, C> {
         )
     }
 
-    fn exact_statistics(x: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
-        Tracked::<B>::new(B::statistics(x.into_primitive(), profile))
-    }
-
     fn exact_batch_norm(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
+        running_mean: FloatTensor<Self>,
+        running_variance: FloatTensor<Self>,
+        shortcut: FloatTensor<Self>,
         options: NormOptions,
-    ) -> FloatTensor<Self> {
-        let saved = (
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let Normalised {
+            y,
+            statistics,
+            mean,
+            variance,
+        } = B::batch_norm_forward(
             x.primitive().clone(),
             gamma.primitive().clone(),
-            statistics.into_primitive(),
-        );
-        let (px, pgamma, pstatistics) = saved.clone();
-        let y = B::batch_norm_forward(
-            px,
-            pgamma,
             beta.primitive().clone(),
-            pstatistics,
-            None,
+            [running_mean, running_variance].map(Tracked::<B>::into_primitive),
+            options.adds.then(|| shortcut.primitive().clone()),
             options,
         );
-        let output = options.rectified.then(|| y.clone());
-        record::<B, C, _, 3>(
-            [&x, &gamma, &beta],
-            y,
-            || (saved, output, options),
-            |((x, gamma, statistics), y, options), dy, _| {
-                let d = B::batch_norm_backward(dy, x, y, gamma, statistics, false, options);
-                [Some(d.x), Some(d.gamma), Some(d.beta)]
-            },
-        )
+        let operands = [&x, &gamma, &beta, &shortcut];
+        let y = normalised::<B, C>(operands, y, statistics, false, options);
+        (y, Tracked::<B>::new(mean), Tracked::<B>::new(variance))
     }
 
-    fn exact_batch_norm_add(
+    fn exact_batch_norm_fixed(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
         shortcut: FloatTensor<Self>,
         options: NormOptions,
     ) -> FloatTensor<Self> {
-        let saved = (
+        let statistics = statistics_of::<B>(mean.into_primitive(), variance.into_primitive());
+        let y = B::batch_norm_fixed_forward(
             x.primitive().clone(),
             gamma.primitive().clone(),
-            statistics.into_primitive(),
-        );
-        let (px, pgamma, pstatistics) = saved.clone();
-        let added = Some(shortcut.primitive().clone());
-        let y = B::batch_norm_forward(
-            px,
-            pgamma,
             beta.primitive().clone(),
-            pstatistics,
-            added,
+            statistics.clone(),
+            options.adds.then(|| shortcut.primitive().clone()),
             options,
         );
-        let output = options.rectified.then(|| y.clone());
-        record::<B, C, _, 4>(
-            [&x, &gamma, &beta, &shortcut],
-            y,
-            || (saved, output, options),
-            |((x, gamma, statistics), y, options), dy, [.., wanted]| {
-                let d = B::batch_norm_backward(dy, x, y, gamma, statistics, wanted, options);
-                [Some(d.x), Some(d.gamma), Some(d.beta), d.shortcut]
-            },
-        )
+        let operands = [&x, &gamma, &beta, &shortcut];
+        normalised::<B, C>(operands, y, statistics, true, options)
     }
 
     fn exact_relu(x: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -267,34 +244,37 @@ impl<B: Kernels, C: CheckpointStrategy> ExactBackend for Autodiff<B, C> {
             },
         )
     }
+}
 
-    fn exact_blend(
-        a: FloatTensor<Self>,
-        ka: f32,
-        b: FloatTensor<Self>,
-        kb: f32,
-        profile: Profile,
-    ) -> FloatTensor<Self> {
-        Tracked::<B>::new(B::blend(
-            a.into_primitive(),
-            ka,
-            b.into_primitive(),
-            kb,
-            profile,
-        ))
-    }
-
-    fn exact_adam_step(
-        m: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        correction: f32,
-        epsilon: f32,
-    ) -> FloatTensor<Self> {
-        Tracked::<B>::new(B::adam_step(
-            m.into_primitive(),
-            v.into_primitive(),
-            correction,
-            epsilon,
-        ))
+/// Records a batch normalisation: of `x`, γ, β and, if there is one, the shortcut.
+fn normalised<B: Kernels, C: CheckpointStrategy>(
+    [x, gamma, beta, shortcut]: [&Tracked<B>; 4],
+    y: FloatTensor<B>,
+    statistics: FloatTensor<B>,
+    fixed: bool,
+    options: NormOptions,
+) -> Tracked<B> {
+    let saved = NormSaved {
+        x: x.primitive().clone(),
+        rectified: options.rectified.then(|| y.clone()),
+        gamma: gamma.primitive().clone(),
+        statistics,
+        fixed,
+    };
+    let saved = || (saved, options);
+    match options.adds {
+        false => record::<B, C, _, 3>([x, gamma, beta], y, saved, |(saved, options), dy, _| {
+            let d = B::batch_norm_backward(dy, saved, false, options);
+            [Some(d.x), Some(d.gamma), Some(d.beta)]
+        }),
+        true => record::<B, C, _, 4>(
+            [x, gamma, beta, shortcut],
+            y,
+            saved,
+            |(saved, options), dy, [.., wanted]| {
+                let d = B::batch_norm_backward(dy, saved, wanted, options);
+                [Some(d.x), Some(d.gamma), Some(d.beta), d.shortcut]
+            },
+        ),
     }
 }

@@ -1,8 +1,12 @@
 //! What a backend computes, and Burn's dispatch to it.
 
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, backend_extension};
+use burn::backend::{
+    Backend, DispatchKindConversion, DispatchTensor, TensorMetadata, backend_extension,
+};
+use burn::tensor::Tensor;
 
+use crate::optim::{AdamRule, SgdRule};
 use crate::profile::Profile;
 use crate::shape::{ConvShape, PoolShape, ShortcutShape};
 
@@ -38,21 +42,22 @@ pub trait ExactBackend: Backend {
 
     fn exact_add_bias(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
 
-    fn exact_statistics(x: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self>;
-
     fn exact_batch_norm(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
+        running_mean: FloatTensor<Self>,
+        running_variance: FloatTensor<Self>,
+        shortcut: FloatTensor<Self>,
         options: NormOptions,
-    ) -> FloatTensor<Self>;
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
-    fn exact_batch_norm_add(
+    fn exact_batch_norm_fixed(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
         shortcut: FloatTensor<Self>,
         options: NormOptions,
     ) -> FloatTensor<Self>;
@@ -72,21 +77,6 @@ pub trait ExactBackend: Backend {
         targets: FloatTensor<Self>,
         profile: Profile,
     ) -> FloatTensor<Self>;
-
-    fn exact_blend(
-        a: FloatTensor<Self>,
-        ka: f32,
-        b: FloatTensor<Self>,
-        kb: f32,
-        profile: Profile,
-    ) -> FloatTensor<Self>;
-
-    fn exact_adam_step(
-        m: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        correction: f32,
-        epsilon: f32,
-    ) -> FloatTensor<Self>;
 }
 
 /// How a batch normalisation runs.
@@ -94,12 +84,41 @@ pub trait ExactBackend: Backend {
 pub struct NormOptions {
     /// Added to the variance.
     pub epsilon: f32,
+    /// Whether there is a shortcut. (Without one, another tensor stands in for it, and is not read.)
+    pub adds: bool,
     /// Whether the output is rectified.
     pub rectified: bool,
-    /// Whether the statistics are given, rather than those of the batch.
-    pub fixed: bool,
+    /// What a running average keeps of itself, and takes of what was observed.
+    pub moving: [f32; 2],
     /// The profile.
     pub profile: Profile,
+}
+
+/// What [`Kernels::batch_norm_forward`] gives.
+pub struct Normalised<T> {
+    /// The output.
+    pub y: T,
+    /// `[2, channels]`: mean and variance of the batch.
+    pub statistics: T,
+    /// The running mean, moved.
+    pub mean: T,
+    /// The running variance, moved.
+    pub variance: T,
+}
+
+/// What the backward pass of a batch normalisation needs of the forward pass.
+#[derive(Debug, Clone)]
+pub struct NormSaved<T> {
+    /// The input.
+    pub x: T,
+    /// The output, if it was rectified.
+    pub rectified: Option<T>,
+    /// γ.
+    pub gamma: T,
+    /// `[2, channels]`: mean and variance.
+    pub statistics: T,
+    /// Whether the statistics were given, rather than those of the batch.
+    pub fixed: bool,
 }
 
 /// What [`Kernels::batch_norm_backward`] gives.
@@ -155,9 +174,17 @@ pub trait Kernels: Backend {
     ) -> FloatTensor<Self>;
     fn add_bias(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
     fn column_sums(x: FloatTensor<Self>) -> FloatTensor<Self>;
-    /// `[2, channels]`: mean and variance.
-    fn statistics(x: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self>;
+    /// By the statistics of the batch, towards which the running ones move.
     fn batch_norm_forward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        running: [FloatTensor<Self>; 2],
+        shortcut: Option<FloatTensor<Self>>,
+        options: NormOptions,
+    ) -> Normalised<FloatTensor<Self>>;
+    /// By the given statistics, `[2, channels]`.
+    fn batch_norm_fixed_forward(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
@@ -165,13 +192,9 @@ pub trait Kernels: Backend {
         shortcut: Option<FloatTensor<Self>>,
         options: NormOptions,
     ) -> FloatTensor<Self>;
-    /// `y` is the output if it was rectified.
     fn batch_norm_backward(
         dy: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        y: Option<FloatTensor<Self>>,
-        gamma: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
+        saved: NormSaved<FloatTensor<Self>>,
         with_shortcut: bool,
         options: NormOptions,
     ) -> NormGradients<FloatTensor<Self>>;
@@ -199,19 +222,105 @@ pub trait Kernels: Backend {
         dloss: FloatTensor<Self>,
         profile: Profile,
     ) -> FloatTensor<Self>;
-    fn blend(
-        a: FloatTensor<Self>,
-        ka: f32,
-        b: FloatTensor<Self>,
-        kb: f32,
+    /// The next weights, and velocities if the rule has momentum. At the first step there are none yet.
+    fn sgd(
+        weights: Vec<FloatTensor<Self>>,
+        gradients: Vec<FloatTensor<Self>>,
+        velocities: Vec<FloatTensor<Self>>,
+        rule: SgdRule,
         profile: Profile,
-    ) -> FloatTensor<Self>;
-    fn adam_step(
-        m: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        correction: f32,
-        epsilon: f32,
-    ) -> FloatTensor<Self>;
+    ) -> [Vec<FloatTensor<Self>>; 2];
+    /// The next weights and moments.
+    fn adam(
+        weights: Vec<FloatTensor<Self>>,
+        gradients: Vec<FloatTensor<Self>>,
+        moments: [Vec<FloatTensor<Self>>; 2],
+        rule: AdamRule,
+        profile: Profile,
+    ) -> [Vec<FloatTensor<Self>>; 3];
+}
+
+/// An update of all parameters of a model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum UpdateRule {
+    /// Of weights, gradients and, from the second step on, velocities.
+    Sgd(SgdRule),
+    /// Of weights, gradients, first and second moments.
+    Adam(AdamRule),
+}
+
+/// Applies `rule` to the operands of each parameter, and gives them anew, without the gradient.
+///
+/// # Panics
+/// If the operands are on a backend without exact kernels.
+pub(super) fn updated(
+    rule: UpdateRule,
+    profile: Profile,
+    parameters: Vec<Vec<DispatchTensor>>,
+) -> Vec<Vec<DispatchTensor>> {
+    // By hand: Burn's macro routes by single tensors, and these are lists.
+    #[cfg(all(feature = "cube", not(feature = "fusion")))]
+    if is_on::<burn_cubecl::CubeBackend>(&parameters) {
+        return updated_on::<burn_cubecl::CubeBackend>(rule, profile, parameters);
+    }
+    updated_on::<burn_flex::Flex>(rule, profile, parameters)
+}
+
+#[cfg(all(feature = "cube", not(feature = "fusion")))]
+fn is_on<B: Backend>(parameters: &[Vec<DispatchTensor>]) -> bool
+where
+    DispatchTensor: DispatchKindConversion<B>,
+{
+    let first = parameters.first().and_then(|operands| operands.first());
+    first.is_some_and(|tensor| {
+        (Tensor::<1>::from_dispatch(tensor.clone()).try_into_primitive::<B>()).is_ok()
+    })
+}
+
+fn updated_on<B: Kernels>(
+    rule: UpdateRule,
+    profile: Profile,
+    parameters: Vec<Vec<DispatchTensor>>,
+) -> Vec<Vec<DispatchTensor>>
+where
+    DispatchTensor: DispatchKindConversion<B>,
+{
+    let mut lists: [Vec<FloatTensor<B>>; 4] = Default::default();
+    let mut updated = vec![vec![]; parameters.len()];
+    for operands in parameters {
+        for (list, operand) in lists.iter_mut().zip(operands) {
+            // The rank that Burn's type has is not looked at.
+            match Tensor::<1>::from_dispatch(operand).try_into_primitive::<B>() {
+                Ok(primitive) => list.push(primitive),
+                Err(error) => panic!("there are no exact kernels for this tensor: {error:?}"),
+            }
+        }
+    }
+    let [weights, gradients, first, second] = lists;
+    let lists = match rule {
+        UpdateRule::Sgd(rule) => B::sgd(weights, gradients, first, rule, profile).to_vec(),
+        UpdateRule::Adam(rule) => {
+            B::adam(weights, gradients, [first, second], rule, profile).to_vec()
+        }
+    };
+    for list in lists {
+        for (updated, primitive) in updated.iter_mut().zip(list) {
+            updated.push(Tensor::<1>::from_primitive::<B>(primitive).into_dispatch());
+        }
+    }
+    updated
+}
+
+/// Mean and variance as one tensor, `[2, channels]`.
+pub(super) fn statistics_of<B: Backend>(
+    mean: FloatTensor<B>,
+    variance: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let rows = [mean, variance].map(|row| {
+        let width = row.shape().num_elements();
+        B::float_reshape(row, [1, width].into())
+    });
+    B::float_cat(rows.into(), 0)
 }
 
 /// An [`ExactBackend`] without gradients is its kernels.
@@ -236,27 +345,33 @@ macro_rules! forward_only {
             fn exact_add_bias(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
                 Self::add_bias(x, bias)
             }
-            fn exact_statistics(x: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
-                Self::statistics(x, profile)
-            }
             fn exact_batch_norm(
                 x: FloatTensor<Self>,
                 gamma: FloatTensor<Self>,
                 beta: FloatTensor<Self>,
-                statistics: FloatTensor<Self>,
+                running_mean: FloatTensor<Self>,
+                running_variance: FloatTensor<Self>,
+                shortcut: FloatTensor<Self>,
                 options: NormOptions,
-            ) -> FloatTensor<Self> {
-                Self::batch_norm_forward(x, gamma, beta, statistics, None, options)
+            ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+                let running = [running_mean, running_variance];
+                let shortcut = options.adds.then_some(shortcut);
+                let normalised =
+                    Self::batch_norm_forward(x, gamma, beta, running, shortcut, options);
+                (normalised.y, normalised.mean, normalised.variance)
             }
-            fn exact_batch_norm_add(
+            fn exact_batch_norm_fixed(
                 x: FloatTensor<Self>,
                 gamma: FloatTensor<Self>,
                 beta: FloatTensor<Self>,
-                statistics: FloatTensor<Self>,
+                mean: FloatTensor<Self>,
+                variance: FloatTensor<Self>,
                 shortcut: FloatTensor<Self>,
                 options: NormOptions,
             ) -> FloatTensor<Self> {
-                Self::batch_norm_forward(x, gamma, beta, statistics, Some(shortcut), options)
+                let statistics = $crate::tensor::backend::statistics_of::<Self>(mean, variance);
+                let shortcut = options.adds.then_some(shortcut);
+                Self::batch_norm_fixed_forward(x, gamma, beta, statistics, shortcut, options)
             }
             fn exact_relu(x: FloatTensor<Self>) -> FloatTensor<Self> {
                 Self::relu_forward(x)
@@ -279,23 +394,6 @@ macro_rules! forward_only {
                 profile: Profile,
             ) -> FloatTensor<Self> {
                 Self::cross_entropy_forward(scores, targets, profile)
-            }
-            fn exact_blend(
-                a: FloatTensor<Self>,
-                ka: f32,
-                b: FloatTensor<Self>,
-                kb: f32,
-                profile: Profile,
-            ) -> FloatTensor<Self> {
-                Self::blend(a, ka, b, kb, profile)
-            }
-            fn exact_adam_step(
-                m: FloatTensor<Self>,
-                v: FloatTensor<Self>,
-                correction: f32,
-                epsilon: f32,
-            ) -> FloatTensor<Self> {
-                Self::adam_step(m, v, correction, epsilon)
             }
         }
     };

@@ -12,12 +12,14 @@ mod norm;
 mod plain;
 mod pool;
 mod sums;
+mod updates;
 mod winograd;
 
 use burn::backend::tensor::FloatTensor;
 use burn_cubecl::CubeBackend;
 
-use super::backend::{Kernels, NormGradients, NormOptions, forward_only};
+use super::backend::{Kernels, NormGradients, NormOptions, NormSaved, Normalised, forward_only};
+use crate::optim::{AdamRule, SgdRule};
 use crate::profile::Profile;
 use crate::shape::{ConvShape, PoolShape, ShortcutShape};
 
@@ -110,14 +112,21 @@ impl Kernels for CubeBackend {
         }
     }
 
-    fn statistics(x: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
+    fn batch_norm_forward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        running: [FloatTensor<Self>; 2],
+        shortcut: Option<FloatTensor<Self>>,
+        options: NormOptions,
+    ) -> Normalised<FloatTensor<Self>> {
         match launch::shares_memory(&x) {
-            true => norm::statistics(x, profile),
-            false => plain::norm::statistics(x, profile),
+            true => norm::normalise(x, gamma, beta, running, shortcut, options),
+            false => plain::norm::normalise(x, gamma, beta, running, shortcut, options),
         }
     }
 
-    fn batch_norm_forward(
+    fn batch_norm_fixed_forward(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
@@ -125,24 +134,18 @@ impl Kernels for CubeBackend {
         shortcut: Option<FloatTensor<Self>>,
         options: NormOptions,
     ) -> FloatTensor<Self> {
-        match launch::shares_memory(&x) {
-            true => norm::normalise(x, gamma, beta, statistics, shortcut, options),
-            false => plain::norm::normalise(x, gamma, beta, statistics, shortcut, options),
-        }
+        plain::norm::normalise_fixed(x, gamma, beta, statistics, shortcut, options)
     }
 
     fn batch_norm_backward(
         dy: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        y: Option<FloatTensor<Self>>,
-        gamma: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
+        saved: NormSaved<FloatTensor<Self>>,
         with_shortcut: bool,
         options: NormOptions,
     ) -> NormGradients<FloatTensor<Self>> {
-        match launch::shares_memory(&x) {
-            true => norm::backward(dy, x, y, gamma, statistics, with_shortcut, options),
-            false => plain::norm::backward(dy, x, y, gamma, statistics, with_shortcut, options),
+        match launch::shares_memory(&dy) {
+            true => norm::backward(dy, saved, with_shortcut, options),
+            false => plain::norm::backward(dy, saved, with_shortcut, options),
         }
     }
 
@@ -203,22 +206,23 @@ impl Kernels for CubeBackend {
         loss::cross_entropy_backward(scores, targets, dloss, profile)
     }
 
-    fn blend(
-        a: FloatTensor<Self>,
-        ka: f32,
-        b: FloatTensor<Self>,
-        kb: f32,
+    fn sgd(
+        weights: Vec<FloatTensor<Self>>,
+        gradients: Vec<FloatTensor<Self>>,
+        velocities: Vec<FloatTensor<Self>>,
+        rule: SgdRule,
         profile: Profile,
-    ) -> FloatTensor<Self> {
-        elementwise::blend(a, ka, b, kb, profile)
+    ) -> [Vec<FloatTensor<Self>>; 2] {
+        updates::sgd(weights, gradients, velocities, rule, profile)
     }
 
-    fn adam_step(
-        m: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        correction: f32,
-        epsilon: f32,
-    ) -> FloatTensor<Self> {
-        elementwise::adam_step(m, v, correction, epsilon)
+    fn adam(
+        weights: Vec<FloatTensor<Self>>,
+        gradients: Vec<FloatTensor<Self>>,
+        moments: [Vec<FloatTensor<Self>>; 2],
+        rule: AdamRule,
+        profile: Profile,
+    ) -> [Vec<FloatTensor<Self>>; 3] {
+        updates::adam(weights, gradients, moments, rule, profile)
     }
 }

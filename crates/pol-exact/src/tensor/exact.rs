@@ -96,48 +96,70 @@ impl Exact {
         }
     }
 
-    /// Mean and (biased) variance of each channel, `[2, channels]`; a constant for autodiff.
-    pub fn statistics(self, x: Tensor<4>) -> Tensor<2> {
-        Tensor::from_dispatch(Dispatch::exact_statistics(x.into_dispatch(), self.profile))
-    }
-
-    /// `(x − mean) · γ / √(variance + ε) + β`, plus the shortcut if there is one, rectified if
-    /// asked. `statistics` are those of `x` unless `fixed`.
-    #[allow(clippy::too_many_arguments, reason = "the operator has these operands")]
+    /// `(x − mean) · γ / √(variance + ε) + β` by the mean and the (biased) variance of each channel of `x`, plus the
+    /// shortcut if there is one, rectified if asked.
+    ///
+    /// Also gives the running statistics as these moved them; they are constants for autodiff.
     pub fn batch_norm(
         self,
         x: Tensor<4>,
-        gamma: Tensor<1>,
-        beta: Tensor<1>,
-        statistics: Tensor<2>,
+        [gamma, beta]: [Tensor<1>; 2],
+        running: Running,
         shortcut: Option<Tensor<4>>,
         options: Normalisation,
-    ) -> Tensor<4> {
-        let channels = x.dims()[3];
-        let sizes = [gamma.dims()[0], beta.dims()[0], statistics.dims()[1]];
-        assert_eq!(
-            sizes, [channels; 3],
-            "the parameters are for another number of channels"
-        );
-        let options = NormOptions {
-            epsilon: options.epsilon,
-            rectified: options.rectified,
-            fixed: options.fixed,
-            profile: self.profile,
-        };
-        let (x, gamma, beta) = (
+    ) -> (Tensor<4>, Running) {
+        check_channels(&x, [&gamma, &beta, &running.mean, &running.variance]);
+        let options = self.norm_options(options, shortcut.is_some());
+        let shortcut =
+            shortcut.map_or_else(|| gamma.clone().into_dispatch(), Tensor::into_dispatch);
+        let (y, mean, variance) = Dispatch::exact_batch_norm(
             x.into_dispatch(),
             gamma.into_dispatch(),
             beta.into_dispatch(),
+            running.mean.into_dispatch(),
+            running.variance.into_dispatch(),
+            shortcut,
+            options,
         );
-        let statistics = statistics.into_dispatch();
-        Tensor::from_dispatch(match shortcut {
-            None => Dispatch::exact_batch_norm(x, gamma, beta, statistics, options),
-            Some(shortcut) => {
-                let shortcut = shortcut.into_dispatch();
-                Dispatch::exact_batch_norm_add(x, gamma, beta, statistics, shortcut, options)
-            }
-        })
+        let running = Running {
+            mean: Tensor::from_dispatch(mean),
+            variance: Tensor::from_dispatch(variance),
+        };
+        (Tensor::from_dispatch(y), running)
+    }
+
+    /// As [`Exact::batch_norm`] by given statistics, through which no gradient flows.
+    pub fn batch_norm_fixed(
+        self,
+        x: Tensor<4>,
+        [gamma, beta]: [Tensor<1>; 2],
+        statistics: Running,
+        shortcut: Option<Tensor<4>>,
+        options: Normalisation,
+    ) -> Tensor<4> {
+        check_channels(&x, [&gamma, &beta, &statistics.mean, &statistics.variance]);
+        let options = self.norm_options(options, shortcut.is_some());
+        let shortcut =
+            shortcut.map_or_else(|| gamma.clone().into_dispatch(), Tensor::into_dispatch);
+        Tensor::from_dispatch(Dispatch::exact_batch_norm_fixed(
+            x.into_dispatch(),
+            gamma.into_dispatch(),
+            beta.into_dispatch(),
+            statistics.mean.into_dispatch(),
+            statistics.variance.into_dispatch(),
+            shortcut,
+            options,
+        ))
+    }
+
+    fn norm_options(self, options: Normalisation, adds: bool) -> NormOptions {
+        NormOptions {
+            epsilon: options.epsilon,
+            adds,
+            rectified: options.rectified,
+            moving: [(1.0 - options.rate) as f32, options.rate as f32],
+            profile: self.profile,
+        }
     }
 
     /// `x` where it is positive, else +0.
@@ -203,33 +225,6 @@ impl Exact {
         let (scores, targets) = (scores.into_dispatch(), targets.into_dispatch());
         Tensor::from_dispatch(Dispatch::exact_cross_entropy(scores, targets, self.profile))
     }
-
-    /// `a·ka + b·kb`; not differentiable.
-    pub fn blend<const D: usize>(self, a: Tensor<D>, ka: f32, b: Tensor<D>, kb: f32) -> Tensor<D> {
-        assert_eq!(a.dims(), b.dims(), "the tensors have different shapes");
-        let (a, b) = (a.into_dispatch(), b.into_dispatch());
-        Tensor::from_dispatch(Dispatch::exact_blend(a, ka, b, kb, self.profile))
-    }
-
-    /// `m·correction / (√v + ε)`; not differentiable.
-    pub(crate) fn adam_step<const D: usize>(
-        self,
-        m: Tensor<D>,
-        v: Tensor<D>,
-        correction: f32,
-        epsilon: f32,
-    ) -> Tensor<D> {
-        let (m, v) = (m.into_dispatch(), v.into_dispatch());
-        Tensor::from_dispatch(Dispatch::exact_adam_step(m, v, correction, epsilon))
-    }
-
-    /// `a · b`; not differentiable in `b`.
-    pub(crate) fn multiply<const D: usize>(self, a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
-        Tensor::from_dispatch(Dispatch::exact_multiply(
-            a.into_dispatch(),
-            b.into_dispatch(),
-        ))
-    }
 }
 
 /// How [`Exact::batch_norm`] runs.
@@ -239,8 +234,25 @@ pub struct Normalisation {
     pub epsilon: f32,
     /// Whether the output is rectified.
     pub rectified: bool,
-    /// Whether the statistics are given rather than those of `x`: no gradient flows through them.
-    pub fixed: bool,
+    /// The share of what is observed in the moved running statistics.
+    pub rate: f64,
+}
+
+/// Mean and variance of each channel, as batches before have left them.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// `[channels]`.
+    pub mean: Tensor<1>,
+    /// `[channels]`.
+    pub variance: Tensor<1>,
+}
+
+fn check_channels(x: &Tensor<4>, of_channels: [&Tensor<1>; 4]) {
+    let channels = x.dims()[3];
+    assert!(
+        of_channels.iter().all(|tensor| tensor.dims() == [channels]),
+        "the parameters are for another number of channels"
+    );
 }
 
 fn pool_shape(x: &Tensor<4>, window: [usize; 2], stride: [usize; 2]) -> PoolShape {

@@ -9,9 +9,10 @@ use burn::tensor::{DType, TensorData};
 use burn_flex::{FlexTensor, Layout};
 use burn_std::Bytes;
 
-use super::backend::{Kernels, NormGradients, NormOptions, forward_only};
+use super::backend::{Kernels, NormGradients, NormOptions, NormSaved, Normalised, forward_only};
 use crate::cpu::norm::{self, Saved};
-use crate::cpu::{Values, conv, elementwise, linear, loss, pool, recycle, sums};
+use crate::cpu::{Values, conv, elementwise, linear, loss, pool, recycle, sums, updates};
+use crate::optim::{AdamRule, SgdRule};
 use crate::profile::Profile;
 use crate::shape::{ConvShape, PoolShape, ShortcutShape, pixels};
 
@@ -30,6 +31,11 @@ impl Held {
 
     fn get(&self) -> &[f32] {
         self.0.as_slice().unwrap_or(&[])
+    }
+
+    /// The tensor once more, for another operator.
+    fn again(&self) -> FlexTensor {
+        self.0.clone()
     }
 }
 
@@ -76,11 +82,36 @@ fn binary<V: Into<Values>>(
     tensor(f(Held::of(a).get(), Held::of(b).get()), &shape)
 }
 
-/// Mean, and one over the deviation.
-fn mean_and_inverse(statistics: FlexTensor, epsilon: f32) -> (Vec<f32>, Vec<f32>) {
+/// `[2, channels]`, apart.
+fn mean_and_variance(statistics: FlexTensor) -> [Vec<f32>; 2] {
     let statistics = Held::of(statistics);
     let (mean, variance) = statistics.get().split_at(statistics.get().len() / 2);
-    (mean.to_vec(), norm::inverse_deviation(variance, epsilon))
+    [mean.to_vec(), variance.to_vec()]
+}
+
+fn normalised(
+    x: FlexTensor,
+    [gamma, beta]: [FlexTensor; 2],
+    mean: &[f32],
+    variance: &[f32],
+    shortcut: Option<FlexTensor>,
+    options: NormOptions,
+) -> FlexTensor {
+    let inverse = norm::inverse_deviation(variance, options.epsilon);
+    let (gamma, beta) = (Held::of(gamma), Held::of(beta));
+    let shortcut = shortcut.map(Held::of);
+    unary(x, |x| {
+        norm::normalise(
+            options.profile,
+            x,
+            mean,
+            &inverse,
+            gamma.get(),
+            beta.get(),
+            shortcut.as_ref().map(Held::get),
+            options.rectified,
+        )
+    })
 }
 
 impl Kernels for Flex {
@@ -163,16 +194,46 @@ impl Kernels for Flex {
         tensor(sums, &[width])
     }
 
-    fn statistics(x: FloatTensor<Self>, profile: Profile) -> FloatTensor<Self> {
+    fn batch_norm_forward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        running: [FloatTensor<Self>; 2],
+        shortcut: Option<FloatTensor<Self>>,
+        options: NormOptions,
+    ) -> Normalised<FloatTensor<Self>> {
         let shape = dims(&x);
         let channels = shape.last().copied().unwrap_or(1);
-        let found = norm::statistics(profile, Held::of(x).get(), channels, pixels(&shape));
-        let mut both = found.mean;
-        both.extend(found.variance);
-        tensor(both, &[2, channels])
+        let x = Held::of(x);
+        let found = norm::statistics(options.profile, x.get(), channels, pixels(&shape));
+        let [keep, rate] = options.moving;
+        let moved = |running: FlexTensor, observed: &[f32]| {
+            let running = Held::of(running);
+            let moved = norm::moved(options.profile, running.get(), keep, observed, rate);
+            tensor(moved, &[channels])
+        };
+        let [mean, variance] = running;
+        let (mean, variance) = (moved(mean, &found.mean), moved(variance, &found.variance));
+        let scales = [gamma, beta];
+        let y = normalised(
+            x.again(),
+            scales,
+            &found.mean,
+            &found.variance,
+            shortcut,
+            options,
+        );
+        let mut statistics = found.mean;
+        statistics.extend(found.variance);
+        Normalised {
+            y,
+            statistics: tensor(statistics, &[2, channels]),
+            mean,
+            variance,
+        }
     }
 
-    fn batch_norm_forward(
+    fn batch_norm_fixed_forward(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
@@ -180,47 +241,32 @@ impl Kernels for Flex {
         shortcut: Option<FloatTensor<Self>>,
         options: NormOptions,
     ) -> FloatTensor<Self> {
-        let (mean, inverse) = mean_and_inverse(statistics, options.epsilon);
-        let (gamma, beta) = (Held::of(gamma), Held::of(beta));
-        let shortcut = shortcut.map(Held::of);
-        unary(x, |x| {
-            norm::normalise(
-                options.profile,
-                x,
-                &mean,
-                &inverse,
-                gamma.get(),
-                beta.get(),
-                shortcut.as_ref().map(Held::get),
-                options.rectified,
-            )
-        })
+        let [mean, variance] = mean_and_variance(statistics);
+        normalised(x, [gamma, beta], &mean, &variance, shortcut, options)
     }
 
     fn batch_norm_backward(
         dy: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        y: Option<FloatTensor<Self>>,
-        gamma: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
+        saved: NormSaved<FloatTensor<Self>>,
         with_shortcut: bool,
         options: NormOptions,
     ) -> NormGradients<FloatTensor<Self>> {
-        let shape = dims(&x);
-        let (mean, inverse) = mean_and_inverse(statistics, options.epsilon);
-        let (dy, x, gamma) = (Held::of(dy), Held::of(x), Held::of(gamma));
-        let y = y.map(Held::of);
+        let shape = dims(&saved.x);
+        let [mean, variance] = mean_and_variance(saved.statistics);
+        let inverse = norm::inverse_deviation(&variance, options.epsilon);
+        let (dy, x, gamma) = (Held::of(dy), Held::of(saved.x), Held::of(saved.gamma));
+        let y = saved.rectified.map(Held::of);
+        let how = norm::Backward {
+            fixed: saved.fixed,
+            with_shortcut,
+            pixels: pixels(&shape),
+        };
         let saved = Saved {
             x: x.get(),
             rectified: y.as_ref().map(Held::get),
             mean: &mean,
             inverse: &inverse,
             gamma: gamma.get(),
-        };
-        let how = norm::Backward {
-            fixed: options.fixed,
-            with_shortcut,
-            pixels: pixels(&shape),
         };
         let gradients = norm::backward(options.profile, dy.get(), saved, how);
         NormGradients {
@@ -303,24 +349,44 @@ impl Kernels for Flex {
         })
     }
 
-    fn blend(
-        a: FloatTensor<Self>,
-        ka: f32,
-        b: FloatTensor<Self>,
-        kb: f32,
+    fn sgd(
+        weights: Vec<FloatTensor<Self>>,
+        gradients: Vec<FloatTensor<Self>>,
+        velocities: Vec<FloatTensor<Self>>,
+        rule: SgdRule,
         profile: Profile,
-    ) -> FloatTensor<Self> {
-        binary(a, b, |a, b| elementwise::blend(profile, a, ka, b, kb))
+    ) -> [Vec<FloatTensor<Self>>; 2] {
+        let mut velocities = velocities.into_iter().map(Held::of);
+        let mut updated = [vec![], vec![]];
+        for (w, g) in weights.into_iter().zip(gradients) {
+            let (shape, velocity) = (dims(&w), velocities.next());
+            let (w, g) = (Held::of(w), Held::of(g));
+            let v = velocity.as_ref().map(Held::get);
+            let (next, velocity) = updates::sgd(profile, w.get(), g.get(), v, rule);
+            updated[0].push(tensor(next, &shape));
+            updated[1].extend(velocity.map(|velocity| tensor(velocity, &shape)));
+        }
+        updated
     }
 
-    fn adam_step(
-        m: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        correction: f32,
-        epsilon: f32,
-    ) -> FloatTensor<Self> {
-        binary(m, v, |m, v| {
-            elementwise::adam_step(m, v, correction, epsilon)
-        })
+    fn adam(
+        weights: Vec<FloatTensor<Self>>,
+        gradients: Vec<FloatTensor<Self>>,
+        moments: [Vec<FloatTensor<Self>>; 2],
+        rule: AdamRule,
+        profile: Profile,
+    ) -> [Vec<FloatTensor<Self>>; 3] {
+        let [means, squares] = moments.map(|moments| moments.into_iter().map(Held::of));
+        let mut updated = [vec![], vec![], vec![]];
+        let parameters = weights.into_iter().zip(gradients);
+        for ((w, g), (m, v)) in parameters.zip(means.zip(squares)) {
+            let shape = dims(&w);
+            let (w, g) = (Held::of(w), Held::of(g));
+            let next = updates::adam(profile, w.get(), g.get(), [m.get(), v.get()], rule);
+            for (updated, next) in updated.iter_mut().zip(next) {
+                updated.push(tensor(next, &shape));
+            }
+        }
+        updated
     }
 }

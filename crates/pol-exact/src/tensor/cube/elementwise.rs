@@ -3,9 +3,8 @@
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::arithmetic::{divide, plus_product, positive, product, square_root};
+use super::arithmetic::positive;
 use super::launch::{dims, launch};
-use crate::profile::Profile;
 
 pub(super) fn relu(x: CubeTensor) -> CubeTensor {
     let shape = dims(&x);
@@ -26,22 +25,6 @@ pub(super) fn add_bias(x: CubeTensor, bias: CubeTensor) -> CubeTensor {
     let shape = dims(&x);
     let width = shape.last().copied().unwrap_or(1);
     launch!(add_bias_kernel::launch, x, bias; shape; width)
-}
-
-pub(super) fn blend(
-    a: CubeTensor,
-    ka: f32,
-    b: CubeTensor,
-    kb: f32,
-    profile: Profile,
-) -> CubeTensor {
-    let shape = dims(&a);
-    launch!(blend_kernel::launch, a, b; shape; ka, kb, 0, profile.fused())
-}
-
-pub(super) fn adam_step(m: CubeTensor, v: CubeTensor, correction: f32, epsilon: f32) -> CubeTensor {
-    let shape = dims(&m);
-    launch!(adam_kernel::launch, m, v; shape; correction, epsilon, 0)
 }
 
 #[cube(launch)]
@@ -73,29 +56,5 @@ pub(super) fn multiply_kernel(a: &[f32], b: &[f32], y: &mut [f32]) {
 fn add_bias_kernel(x: &[f32], bias: &[f32], y: &mut [f32], #[comptime] width: usize) {
     if ABSOLUTE_POS < y.len() {
         y[ABSOLUTE_POS] = x[ABSOLUTE_POS] + bias[ABSOLUTE_POS % width];
-    }
-}
-
-#[cube(launch)]
-fn blend_kernel(
-    a: &[f32],
-    b: &[f32],
-    y: &mut [f32],
-    ka: f32,
-    kb: f32,
-    zero: u32,
-    #[comptime] fused: bool,
-) {
-    if ABSOLUTE_POS < y.len() {
-        let kept = product(a[ABSOLUTE_POS], ka, zero);
-        y[ABSOLUTE_POS] = plus_product(kept, b[ABSOLUTE_POS], kb, zero, fused);
-    }
-}
-
-#[cube(launch)]
-fn adam_kernel(m: &[f32], v: &[f32], step: &mut [f32], correction: f32, epsilon: f32, zero: u32) {
-    if ABSOLUTE_POS < step.len() {
-        let numerator = product(m[ABSOLUTE_POS], correction, zero);
-        step[ABSOLUTE_POS] = divide(numerator, square_root(v[ABSOLUTE_POS]) + epsilon);
     }
 }

@@ -11,9 +11,8 @@ use super::sums::{
     CHANNELS, LANES, UNITS, collect, cube_image, image_sums, images_tree, lanes_tree, levels, push,
     share, slabs, unit_channel,
 };
-use crate::profile::Profile;
 use crate::shape::{CHANNEL_BLOCK, pixels};
-use crate::tensor::backend::{NormGradients, NormOptions};
+use crate::tensor::backend::{NormGradients, NormOptions, NormSaved, Normalised};
 
 /// Images, their pixels, and channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,45 +47,75 @@ impl NormShape {
     }
 }
 
-pub(super) fn statistics(x: CubeTensor, profile: Profile) -> CubeTensor {
-    let x = contiguous(x);
-    let s = NormShape::of(&x);
-    let sums = image_sums(x.clone(), s.images, s.pixels, s.width);
-    let squares = launch_cubes!(
-        squares_kernel::launch, x, sums.clone(); [s.images, s.width]; s.cubes();
-        0, s, profile.fused()
-    );
-    launch_cubes!(statistics_kernel::launch, sums, squares; [2, s.width]; slabs(s.width); 0, s)
-}
-
 pub(super) fn normalise(
     x: CubeTensor,
     gamma: CubeTensor,
     beta: CubeTensor,
-    statistics: CubeTensor,
+    running: [CubeTensor; 2],
     shortcut: Option<CubeTensor>,
     options: NormOptions,
-) -> CubeTensor {
+) -> Normalised<CubeTensor> {
+    let x = contiguous(x);
     let (s, shape) = (NormShape::of(&x), dims(&x));
+    let fused = options.profile.fused();
+    let sums = image_sums(x.clone(), s.images, s.pixels, s.width);
+    let squares = launch_cubes!(
+        squares_kernel::launch, x.clone(), sums.clone(); [s.images, s.width]; s.cubes();
+        0, s, fused
+    );
     let adds = shortcut.is_some();
-    let added = shortcut.unwrap_or_else(|| gamma.clone());
-    launch_cubes!(
-        normalise_kernel::launch, x, statistics, gamma, beta, added; shape; s.cubes();
-        options.epsilon, 0, s, adds, options.rectified, options.profile.fused()
-    )
+    // A shortcut that is not there: something else stands in, and is not read.
+    let added = shortcut.map_or_else(|| gamma.clone(), contiguous);
+    let [gamma, beta] = [gamma, beta].map(contiguous);
+    let [mean, variance] = running.map(contiguous);
+    let y = empty(&x, &shape);
+    let statistics = empty(&x, &[2, s.width]);
+    let moved = [(); 2].map(|()| empty(&x, &[s.width]));
+    let (cubes, dim) = cube_count(&x, s.cubes(), UNITS);
+    let [keep, rate] = options.moving;
+    normalise_kernel::launch(
+        &x.client.clone(),
+        cubes,
+        dim,
+        x.into_buffer_arg(),
+        sums.into_buffer_arg(),
+        squares.into_buffer_arg(),
+        gamma.into_buffer_arg(),
+        beta.into_buffer_arg(),
+        mean.into_buffer_arg(),
+        variance.into_buffer_arg(),
+        added.into_buffer_arg(),
+        y.clone().into_buffer_arg(),
+        statistics.clone().into_buffer_arg(),
+        moved[0].clone().into_buffer_arg(),
+        moved[1].clone().into_buffer_arg(),
+        options.epsilon,
+        keep,
+        rate,
+        0,
+        s,
+        adds,
+        options.rectified,
+        fused,
+    );
+    let [mean, variance] = moved;
+    Normalised {
+        y,
+        statistics,
+        mean,
+        variance,
+    }
 }
 
 pub(super) fn backward(
     dy: CubeTensor,
-    x: CubeTensor,
-    y: Option<CubeTensor>,
-    gamma: CubeTensor,
-    statistics: CubeTensor,
+    saved: NormSaved<CubeTensor>,
     with_shortcut: bool,
     options: NormOptions,
 ) -> NormGradients<CubeTensor> {
-    let (dy, x, gamma) = (contiguous(dy), contiguous(x), contiguous(gamma));
-    let statistics = contiguous(statistics);
+    let dy = contiguous(dy);
+    let [x, gamma, statistics] = [saved.x, saved.gamma, saved.statistics].map(contiguous);
+    let y = saved.rectified;
     let s = NormShape::of(&x);
     let rectified = y.is_some();
     let fused = options.profile.fused();
@@ -121,7 +150,7 @@ pub(super) fn backward(
         s,
         rectified,
         writes,
-        options.fixed,
+        saved.fixed,
         fused,
     );
     NormGradients {
@@ -186,38 +215,25 @@ fn squares_kernel(
     }
 }
 
-/// Mean and variance, `[2, width]`.
-#[cube(launch)]
-fn statistics_kernel(
-    sums: &[f32],
-    squares: &[f32],
-    statistics: &mut [f32],
-    zero: u32,
-    #[comptime] s: NormShape,
-) {
-    let (images, width) = (comptime![s.images], comptime![s.width]);
-    let channel = unit_channel(width);
-    let mut shared = Shared::<[f32]>::new_slice(UNITS);
-    let is_there = channel < width;
-    let sum = images_tree(sums, channel, width, is_there, &mut shared, zero, images);
-    let square = images_tree(squares, channel, width, is_there, &mut shared, zero, images);
-    let count = comptime![s.count() as f32].runtime();
-    if (UNIT_POS as usize) < CHANNELS && is_there {
-        statistics[channel] = divide(sum, count);
-        statistics[width + channel] = divide(ended(square, zero), count);
-    }
-}
-
-/// y = β ⊕ (x − mean)·a, then + shortcut, then rectified.
+/// y = β ⊕ (x − mean)·a, then + shortcut, then rectified. From the images' Σ x and Σ ⊕ (x − mean)²: mean and
+/// variance, towards which the running ones move.
 #[cube(launch)]
 fn normalise_kernel(
     x: &[f32],
-    statistics: &[f32],
+    sums: &[f32],
+    squares: &[f32],
     gamma: &[f32],
     beta: &[f32],
+    running_mean: &[f32],
+    running_variance: &[f32],
     added: &[f32],
     y: &mut [f32],
+    statistics: &mut [f32],
+    moved_mean: &mut [f32],
+    moved_variance: &mut [f32],
     epsilon: f32,
+    keep: f32,
+    rate: f32,
     zero: u32,
     #[comptime] s: NormShape,
     #[comptime] adds: bool,
@@ -227,15 +243,34 @@ fn normalise_kernel(
     let (images, pixels, width) = (comptime![s.images], comptime![s.pixels], comptime![s.width]);
     let (image, channel) = (cube_image(images, width), unit_channel(width));
     let lane = UNIT_POS as usize / CHANNELS;
-    let mut factors = Shared::<[f32]>::new_slice(CHANNELS);
-    if lane == 0 && channel < width {
-        let deviation = square_root(plus(statistics[width + channel], epsilon, zero));
+    let is_there = channel < width;
+    let mut shared = Shared::<[f32]>::new_slice(UNITS);
+    let sum = images_tree(sums, channel, width, is_there, &mut shared, zero, images);
+    let square = images_tree(squares, channel, width, is_there, &mut shared, zero, images);
+    // The mean and a of each channel.
+    let mut of_channel = Shared::<[f32]>::new_slice(comptime![2 * CHANNELS]);
+    if lane == 0 && is_there {
+        let at = UNIT_POS as usize;
+        let count = comptime![s.count() as f32].runtime();
+        let mean = divide(sum, count);
+        let variance = divide(ended(square, zero), count);
+        let deviation = square_root(plus(variance, epsilon, zero));
         let inverse = divide(1.0f32.runtime(), deviation);
-        factors[UNIT_POS as usize] = product(gamma[channel], inverse, zero);
+        of_channel[at] = mean;
+        of_channel[CHANNELS + at] = product(gamma[channel], inverse, zero);
+        if image == 0 {
+            statistics[channel] = mean;
+            statistics[width + channel] = variance;
+            let kept = product(running_mean[channel], keep, zero);
+            moved_mean[channel] = plus_product(kept, mean, rate, zero, fused);
+            let kept = product(running_variance[channel], keep, zero);
+            moved_variance[channel] = plus_product(kept, variance, rate, zero, fused);
+        }
     }
     sync_cube();
-    if channel < width {
-        let (mean, factor) = (statistics[channel], factors[UNIT_POS as usize % CHANNELS]);
+    if is_there {
+        let at = UNIT_POS as usize % CHANNELS;
+        let (mean, factor) = (of_channel[at], of_channel[CHANNELS + at]);
         let beta = beta[channel];
         for step in 0..comptime![pixels.div_ceil(LANES)] {
             let pixel = step * LANES + lane;

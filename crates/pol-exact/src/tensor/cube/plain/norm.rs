@@ -9,10 +9,39 @@ use super::super::launch::{contiguous, dims, launch};
 use super::super::sums::{collect, levels, push, tree_of};
 use crate::profile::Profile;
 use crate::shape::{CHANNEL_BLOCK, pixels};
-use crate::tensor::backend::{NormGradients, NormOptions};
+use crate::tensor::backend::{NormGradients, NormOptions, NormSaved, Normalised};
 
-pub(in crate::tensor::cube) fn statistics(x: CubeTensor, profile: Profile) -> CubeTensor {
+/// By the statistics of the batch, towards which the running ones move.
+pub(in crate::tensor::cube) fn normalise(
+    x: CubeTensor,
+    gamma: CubeTensor,
+    beta: CubeTensor,
+    running: [CubeTensor; 2],
+    shortcut: Option<CubeTensor>,
+    options: NormOptions,
+) -> Normalised<CubeTensor> {
     let x = contiguous(x);
+    let statistics = statistics(x.clone(), options.profile);
+    let [mean, variance] = running;
+    let moved = |running: CubeTensor, row: usize| {
+        let [keep, rate] = options.moving;
+        let (width, fused) = (dims(&running)[0], options.profile.fused());
+        launch!(
+            moved_kernel::launch, running, statistics.clone(); [width];
+            row * width, keep, rate, 0, fused
+        )
+    };
+    let (mean, variance) = (moved(mean, 0), moved(variance, 1));
+    Normalised {
+        y: normalise_fixed(x, gamma, beta, statistics.clone(), shortcut, options),
+        statistics,
+        mean,
+        variance,
+    }
+}
+
+/// `[2, width]`: mean and variance.
+fn statistics(x: CubeTensor, profile: Profile) -> CubeTensor {
     let shape = dims(&x);
     let (width, pixels) = (shape.last().copied().unwrap_or(1), pixels(&shape));
     let rows = x.meta.shape().num_elements() / width.max(1);
@@ -27,7 +56,8 @@ pub(in crate::tensor::cube) fn statistics(x: CubeTensor, profile: Profile) -> Cu
     launch!(joined::launch, mean, variance; [2, width]; width)
 }
 
-pub(in crate::tensor::cube) fn normalise(
+/// By given statistics, `[2, width]`.
+pub(in crate::tensor::cube) fn normalise_fixed(
     x: CubeTensor,
     gamma: CubeTensor,
     beta: CubeTensor,
@@ -49,21 +79,19 @@ pub(in crate::tensor::cube) fn normalise(
 
 pub(in crate::tensor::cube) fn backward(
     dy: CubeTensor,
-    x: CubeTensor,
-    y: Option<CubeTensor>,
-    gamma: CubeTensor,
-    statistics: CubeTensor,
+    saved: NormSaved<CubeTensor>,
     with_shortcut: bool,
     options: NormOptions,
 ) -> NormGradients<CubeTensor> {
-    let (dy, x) = (contiguous(dy), contiguous(x));
+    let (dy, x) = (contiguous(dy), contiguous(saved.x));
+    let (gamma, statistics) = (saved.gamma, saved.statistics);
     let shape = dims(&x);
     let (width, pixels) = (shape.last().copied().unwrap_or(1), pixels(&shape));
     let rows = x.meta.shape().num_elements() / width.max(1);
     let images = rows / pixels.max(1);
     let fused = options.profile.fused();
     // Where nothing was rectified, everything passes.
-    let dz = match y {
+    let dz = match saved.rectified {
         Some(y) => relu_gradient(dy, y),
         None => dy,
     };
@@ -77,7 +105,7 @@ pub(in crate::tensor::cube) fn backward(
     let gamma = launch!(multiply_kernel::launch, raw, factors.clone(); [width];);
     let slopes = launch!(
         slopes_kernel::launch, beta.clone(), gamma.clone(), factors.clone(); [2, width];
-        rows as f32, 0, width, options.fixed
+        rows as f32, 0, width, saved.fixed
     );
     let dx = launch!(
         input_kernel::launch, dz.clone(), x, statistics, factors, slopes; shape;
@@ -100,6 +128,23 @@ fn factors(gamma: CubeTensor, statistics: CubeTensor, epsilon: f32, width: usize
 fn over_count(sums: &[f32], means: &mut [f32], count: f32) {
     if ABSOLUTE_POS < means.len() {
         means[ABSOLUTE_POS] = divide(sums[ABSOLUTE_POS], count);
+    }
+}
+
+#[cube(launch)]
+fn moved_kernel(
+    running: &[f32],
+    observed: &[f32],
+    moved: &mut [f32],
+    first: usize,
+    keep: f32,
+    rate: f32,
+    zero: u32,
+    #[comptime] fused: bool,
+) {
+    if ABSOLUTE_POS < moved.len() {
+        let kept = product(running[ABSOLUTE_POS], keep, zero);
+        moved[ABSOLUTE_POS] = plus_product(kept, observed[first + ABSOLUTE_POS], rate, zero, fused);
     }
 }
 
