@@ -79,6 +79,22 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// The threads that were asked for.
+    pub(crate) fn threads(&self) -> Option<usize> {
+        match self {
+            Self::Train(args) => args.machine.threads,
+            Self::Verify(args) => args.machine.threads,
+            Self::Open(args) => args.machine.threads,
+            Self::Attack(args) => args.machine.threads,
+            Self::Calibrate(args) => args.machine.threads,
+            Self::Measure(args) => args.threads,
+            Self::Bench(args) => args.threads,
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
     /// A shipped recipe by name, or a TOML file. Default: digits-lenet.
@@ -105,8 +121,9 @@ pub(crate) struct TrainArgs {
     /// The base learning rate.
     #[arg(long)]
     pub(crate) learning_rate: Option<f64>,
-    /// Whose kernels compute: stock (Burn's), or exact, which give the same bits on every device;
-    /// exact/fma-v2 is faster where multiply and add is one operation.
+    /// Whose kernels compute: exact, which give the same bits on every device; exact/fma-v2, faster
+    /// where multiply and add is one operation; or stock, Burn's own. Default: what the recipe says,
+    /// and that is exact where it says nothing.
     #[arg(long, value_name = "NUMERICS", value_parser = numerics)]
     pub(crate) numerics: Option<Numerics>,
     /// Steps between checkpoints (k).

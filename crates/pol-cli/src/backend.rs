@@ -21,6 +21,8 @@ use crate::output;
 const PROBE_LIMIT: Duration = Duration::from_secs(120);
 /// What is said of a device that does not compute what exact numerics define.
 pub(crate) const MAY_NOT_RUN: &str = "may not run";
+/// Of each thread: what a program's first thread usually has.
+const STACK: usize = 8 << 20;
 /// More threads than this only wait for one another.
 const MAX_THREADS: usize = 1024;
 /// Set for the program that cargo was asked to run in our place.
@@ -65,18 +67,22 @@ pub(crate) enum Opening {
     Delegated(Exit),
 }
 
-/// Sets the number of threads, before anything uses them.
-pub(crate) fn use_threads(machine: &MachineArgs) -> Result<(), CliError> {
-    match machine.threads {
-        None => Ok(()),
-        Some(threads) if !(1..=MAX_THREADS).contains(&threads) => Err(CliError::Usage(format!(
+/// Does `work` on one of so many threads, those that kernels share their work between: a thread outside of them would
+/// have to be woken for each operator.
+pub(crate) fn in_pool<R: Send>(
+    threads: Option<usize>,
+    work: impl FnOnce() -> R + Send,
+) -> Result<R, CliError> {
+    if threads.is_some_and(|threads| !(1..=MAX_THREADS).contains(&threads)) {
+        return Err(CliError::Usage(format!(
             "--threads must be from 1 to {MAX_THREADS}"
-        ))),
-        Some(threads) => rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build_global()
-            .map_err(|error| CliError::Environment(error.to_string())),
+        )));
     }
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.unwrap_or(0))
+        .stack_size(STACK);
+    (pool.build_global()).map_err(|error| CliError::Environment(error.to_string()))?;
+    Ok(rayon::scope(|_| work()))
 }
 
 /// Opens the backend that the user asked for, for recipes of these numerics.
@@ -98,7 +104,8 @@ pub(crate) fn open_named(backend: Backend, numerics: Numerics) -> Result<Opening
         if found.unfit {
             return Err(CliError::Environment(format!(
                 "the backend `{backend}` {MAY_NOT_RUN} {numerics} recipes on this machine \
-                 ({problem}); `pol doctor` shows which may, and `flex` always does"
+                 ({problem}); `pol doctor` shows which may, `flex` always does, and recipes with \
+                 `--numerics stock` run on any backend, within a tolerance"
             )));
         }
         // A device that was opened and fails says itself what to do.

@@ -419,6 +419,26 @@ fn minimal_filtering_of_all_small_shapes_is_as_defined() {
     }
 }
 
+/// Weights that pass by once for tiles of several images, or of several rows of one; sums in pieces.
+#[test]
+fn wide_layers_are_as_defined() {
+    for (batch, input) in [(9, [4, 4]), (35, [1, 2]), (3, [18, 17])] {
+        check_convolution(&ConvShape {
+            batch,
+            padding: [1, 1],
+            ..shape(input, [90, 140], [3, 3])
+        });
+    }
+    for (stride, kernel) in [([2, 2], [3, 3]), ([1, 1], [1, 1])] {
+        check_convolution(&ConvShape {
+            batch: 2,
+            padding: [1, 1],
+            stride,
+            ..shape([5, 6], [140, 35], kernel)
+        });
+    }
+}
+
 #[test]
 fn gradients_of_weights_over_several_blocks_are_as_defined() {
     for channels in [[3, 5], [16, 16]] {
@@ -442,6 +462,8 @@ fn linear_layers_are_as_defined() {
             [9, 12, 9],
             [33, 17, 40],
             [70, 50, 16],
+            [5, 300, 40],
+            [5, 40, 300],
             [2100, 4, 3],
             [33_000, 1, 2],
         ] {
@@ -720,7 +742,7 @@ fn cross_entropy_is_as_defined() {
 fn elementwise_operators_are_as_defined() {
     for count in [0, 1, 15, 16, 17, 40_000] {
         let [a, b] = [1, 2].map(|seed| values(seed, count));
-        everywhere(|profile, place| {
+        everywhere(|_, place| {
             let map = |f: &dyn Fn(f32, f32) -> f32| -> Vec<f32> {
                 a.iter().zip(&b).map(|(a, b)| f(*a, *b)).collect()
             };

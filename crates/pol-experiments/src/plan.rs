@@ -258,6 +258,7 @@ pub(crate) struct TrainingPlan {
     model: Option<String>,
     data: Option<String>,
     augmentation: Option<String>,
+    /// Burn's stock kernels unless it is said: most experiments are about their noise.
     numerics: Option<Numerics>,
     steps: Option<u64>,
     batch_size: Option<u64>,
@@ -320,7 +321,7 @@ impl TrainingPlan {
         if let Some(steps) = self.steps {
             (file.steps, file.epochs) = (Some(steps), None);
         }
-        file.numerics = self.numerics.unwrap_or(file.numerics);
+        file.numerics = self.numerics.unwrap_or(Numerics::Stock);
         file.batch_size = self.batch_size.unwrap_or(file.batch_size);
         file.learning_rate.base = self.learning_rate.unwrap_or(file.learning_rate.base);
         let data = file.data.name.parse::<DatasetName>()?.load(&lab.data)?;

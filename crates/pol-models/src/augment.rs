@@ -49,11 +49,7 @@ impl Augmentation {
         let down = stream.below(offsets) as i64 - PADDING;
         let right = stream.below(offsets) as i64 - PADDING;
         let flip = stream.below(2) == 1;
-        let width = image.width as i64;
-        let cropped = remap(pixels, image, |row, column| {
-            let column = if flip { width - 1 - column } else { column };
-            (row + down, column + right)
-        });
+        let cropped = crop(pixels, image, down, right, flip);
         if self == Self::CropFlip {
             return cropped;
         }
@@ -68,6 +64,29 @@ impl Augmentation {
             (source_row as i64, source_column as i64)
         })
     }
+}
+
+/// The image moved up by `down` rows and to the left by `right` columns, from the right to the left if `flip`.
+fn crop(pixels: &[u8], image: ImageShape, down: i64, right: i64, flip: bool) -> Vec<u8> {
+    let (height, width) = (image.height as i64, image.width as i64);
+    let mut result = vec![0; pixels.len()];
+    // Columns of the source that are taken.
+    let taken = right.max(0) as usize..(width + right).clamp(0, width) as usize;
+    let first = (-right).clamp(0, width) as usize;
+    let rows = (result.chunks_exact_mut(image.width)).zip(0i64..);
+    for (to, row) in rows {
+        let from_row = row % height + down;
+        if !(0..height).contains(&from_row) || taken.is_empty() {
+            continue;
+        }
+        let from = ((row / height * height + from_row) * width) as usize;
+        to[first..first + taken.len()]
+            .copy_from_slice(&pixels[from + taken.start..from + taken.end]);
+        if flip {
+            to.reverse();
+        }
+    }
+    result
 }
 
 /// Builds each channel by taking the pixel at `source(row, column)`, or black outside.
@@ -128,6 +147,22 @@ mod tests {
             let (red, green) = view.split_at(64);
             for (r, g) in red.iter().zip(green) {
                 assert!((*r == 0 && *g == 0) || *g == *r + 64);
+            }
+        }
+    }
+
+    #[test]
+    fn a_crop_takes_each_pixel_from_where_it_was() {
+        let pixels: Vec<u8> = (0..128).map(|value| value + 1).collect();
+        for down in -9..=9 {
+            for right in -9..=9 {
+                for flip in [false, true] {
+                    let expected = remap(&pixels, IMAGE, |row, column| {
+                        let column = if flip { 7 - column } else { column };
+                        (row + down, column + right)
+                    });
+                    assert_eq!(crop(&pixels, IMAGE, down, right, flip), expected);
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use pol_core::adapter::{StepOutput, Task, device_failure, gradients_by_entry};
 use pol_core::learner::{Batch, LearnerError};
 use pol_core::records::{Record, Records};
+use rayon::prelude::*;
 
 use crate::augment::Augmentation;
 use crate::dataset::{DatasetName, Images};
@@ -139,7 +140,9 @@ impl<M: Classifier> Classification<M> {
             let mut labels = Vec::new();
             for record in (first..last).filter_map(|index| images.record(index)) {
                 let norm = self.dataset.normalisation();
-                norm.append(self.pixels(&record)?, &mut values);
+                let first = values.len();
+                values.resize(first + self.dataset.image().len(), 0.0);
+                norm.write(self.pixels(&record)?, &mut values[first..]);
                 labels.push(i64::from(record.label));
             }
             let input = self.images(values, labels.len(), &device);
@@ -174,23 +177,24 @@ impl<M: Classifier> Task for Classification<M> {
         let classes = self.dataset.classes();
         let norm = self.dataset.normalisation();
         let count = batch.len();
-        let mut values = Vec::with_capacity(count * image.len());
         let mut targets = vec![0f32; count * classes];
         let mut labels = Vec::with_capacity(count);
+        let mut rows = Vec::with_capacity(count);
         for (row, (index, record)) in batch.records().enumerate() {
-            let pixels = self.pixels(&record)?;
-            if self.augmentation.is_none() {
-                norm.append(pixels, &mut values);
-            } else {
-                let mut draws = batch.augmentation(index);
-                norm.append(
-                    &self.augmentation.apply(pixels, image, &mut draws),
-                    &mut values,
-                );
-            }
+            rows.push((index, self.pixels(&record)?));
             targets[row * classes + record.label as usize] = 1.0;
             labels.push(i64::from(record.label));
         }
+        let mut values = vec![0f32; count * image.len()];
+        (values.par_chunks_mut(image.len()).zip(rows)).for_each(|(values, (index, pixels))| {
+            if self.augmentation.is_none() {
+                norm.write(pixels, values);
+            } else {
+                let mut draws = batch.augmentation(index);
+                let varied = self.augmentation.apply(pixels, image, &mut draws);
+                norm.write(&varied, values);
+            }
+        });
         let input = self.images(values, count, device);
         let targets = Tensor::<2>::from_data(TensorData::new(targets, [count, classes]), device);
         let scores = model.scores(input, Some(batch)); // [n, classes]

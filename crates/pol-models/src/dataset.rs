@@ -238,19 +238,16 @@ impl Normalisation {
         }
     }
 
-    /// Appends the normalised values of one planar image.
-    pub fn append(&self, pixels: &[u8], into: &mut Vec<f32>) {
-        let plane = pixels.len() / self.mean.len();
-        for ((channel, mean), deviation) in pixels
-            .chunks_exact(plane)
-            .zip(self.mean)
-            .zip(self.deviation)
+    /// Writes the normalised values of one planar image.
+    pub fn write(&self, pixels: &[u8], into: &mut [f32]) {
+        let plane = (pixels.len() / self.mean.len()).max(1);
+        let channels = pixels.chunks_exact(plane).zip(into.chunks_exact_mut(plane));
+        for ((pixels, into), (mean, deviation)) in
+            channels.zip(self.mean.iter().zip(self.deviation))
         {
-            into.extend(
-                channel
-                    .iter()
-                    .map(|&pixel| (f32::from(pixel) / self.scale - mean) / deviation),
-            );
+            for (value, &pixel) in into.iter_mut().zip(pixels) {
+                *value = (f32::from(pixel) / self.scale - mean) / deviation;
+            }
         }
     }
 

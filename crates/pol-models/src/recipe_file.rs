@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use pol_core::recipe::{
-    Component, Decay, LearningRate, Numerics, Optimizer, Range, Recipe, RecipeError, Value, Whole,
+    Component, Decay, LearningRate, Numerics, Optimizer, Profile, Range, Recipe, RecipeError,
+    Value, Whole,
 };
 use pol_core::schedule::{MAX_STEPS, Schedule};
 use serde::{Deserialize, Serialize};
@@ -33,7 +34,7 @@ pub struct RecipeFile {
     /// either.
     #[serde(default = "default_keep")]
     pub keep: u64,
-    /// Whose kernels compute.
+    /// Whose kernels compute: exact ones, unless it says otherwise.
     #[serde(default = "default_numerics")]
     pub numerics: Numerics,
     /// The update rule.
@@ -137,7 +138,7 @@ fn default_keep() -> u64 {
 }
 
 fn default_numerics() -> Numerics {
-    Numerics::Stock
+    Numerics::Exact(Profile::UnfusedV2)
 }
 
 fn default_beta1() -> f64 {

@@ -62,7 +62,6 @@ pub(crate) fn run(args: &AttackArgs) -> Result<Exit, CliError> {
             out.display()
         )));
     }
-    backend::use_threads(&args.machine)?;
     let store = existing_store(victim)?;
     let manifest =
         read_claim(store.as_ref())?.map_err(|reason| CliError::Malformed(reason.to_string()))?;

@@ -86,7 +86,6 @@ pub(crate) fn describe_grinding(met: f64) -> String {
 }
 
 pub(crate) fn open(args: &OpenArgs) -> Result<Exit, CliError> {
-    backend::use_threads(&args.machine)?;
     let store = existing_store(&args.run)?;
     let manifest = match read_claim(store.as_ref())? {
         Ok(manifest) => manifest,

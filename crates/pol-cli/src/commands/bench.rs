@@ -9,7 +9,7 @@ use pol_models::recipe_file::Named;
 use pol_models::{RecipeMismatch, dataset_of};
 use serde::{Deserialize, Serialize};
 
-use crate::args::{BenchArgs, MachineArgs};
+use crate::args::BenchArgs;
 use crate::backend::{self, Opened, Opening};
 use crate::child;
 use crate::commands::{once_each, recipe_file};
@@ -58,12 +58,6 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Exit, CliError> {
         .iter()
         .map(|numerics| recipe(args, *numerics))
         .collect::<Result<_, _>>()?;
-    let machine = MachineArgs {
-        backend: Backend::Flex,
-        threads: args.threads,
-        data_dir: None,
-    };
-    backend::use_threads(&machine)?;
     if args.here {
         let (Some(backend), Some(recipe)) = (args.backend.first(), recipes.first()) else {
             return Err(CliError::Usage("--here times one combination".to_owned()));

@@ -3,6 +3,7 @@
 use pol_core::calibrate::{Plan, Point, calibrate, suggested_interval};
 use pol_core::manifest::Terms;
 use pol_core::policy::{Calibration, Comparison, Policy};
+use pol_core::recipe::Numerics;
 use pol_core::records::{DataCommitment, Records};
 use pol_core::schedule::BatchSource;
 use pol_models::dataset::default_folder;
@@ -39,7 +40,6 @@ struct Row {
 }
 
 pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit, CliError> {
-    backend::use_threads(&args.machine)?;
     let rule = rule(&policy(&args.policy)?)?;
     let file = recipe_file(&args.recipe)?;
     let folder = args.machine.data_dir.clone().unwrap_or_else(default_folder);
@@ -49,12 +49,13 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<Exit, CliError> {
         .parse::<pol_models::dataset::DatasetName>()?
         .load(&folder)?;
     let records = &dataset.train;
-    let recipe = file.resolve(records.len())?;
+    let mut recipe = file.resolve(records.len())?;
     if recipe.numerics.is_exact() {
-        return Err(CliError::Usage(
-            "exact numerics have no noise: any interval will do, and nothing is tolerated"
-                .to_owned(),
-        ));
+        output::note(
+            "exact numerics have no noise: any interval will do, and nothing is tolerated. This is about the \
+             same recipe with --numerics stock",
+        );
+        recipe.numerics = Numerics::Stock;
     }
     let (intervals, points) = (sorted(&args.intervals), sorted(&args.points));
     let longest = intervals.last().copied().unwrap_or(0);

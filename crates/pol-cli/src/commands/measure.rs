@@ -9,7 +9,7 @@ use pol_core::recipe::Numerics;
 use pol_experiments::{DeviceFound, Lab, Plan, SHIPPED, Size, Summary, SummaryTable, shipped};
 use pol_models::dataset::default_folder;
 
-use crate::args::{MachineArgs, MeasureArgs, SizeArg};
+use crate::args::{MeasureArgs, SizeArg};
 use crate::backend::{self, Opening};
 use crate::error::{CliError, Exit, at};
 use crate::output;
@@ -26,12 +26,6 @@ pub(crate) fn run(args: &MeasureArgs) -> Result<Exit, CliError> {
         SizeArg::Quick => Size::Quick,
         SizeArg::Full => Size::Full,
     };
-    let machine = MachineArgs {
-        backend: Backend::Flex,
-        threads: args.threads,
-        data_dir: args.data_dir.clone(),
-    };
-    backend::use_threads(&machine)?;
     let mut devices = BTreeMap::from([(
         "flex".to_owned(),
         DeviceFound {

@@ -64,7 +64,6 @@ struct Trained {
 type BoxedLearner = dyn ImageLearner + 'static;
 
 pub(crate) fn run(args: &TrainArgs) -> Result<Exit, CliError> {
-    backend::use_threads(&args.machine)?;
     let plan = Plan::of(args)?;
     let opened = match backend::open(&args.machine, plan.recipe.numerics)? {
         Opening::Ready(opened) => opened,

@@ -71,7 +71,6 @@ pub(super) enum Outcome {
 pub(super) fn verified(args: &VerifyArgs) -> Result<Outcome, CliError> {
     check_usage(args)?;
     let started = Instant::now();
-    backend::use_threads(&args.machine)?;
     let policies = Policies::of(args)?;
     let verdict_key = match &args.verdict_key {
         None => None,

@@ -10,6 +10,9 @@ use crate::profile::Profile;
 use crate::shape::ConvShape;
 use crate::simd::{Aligned, Convolution, Isa, Outer, Run, WIDTH, accumulate_outer, convolve};
 
+/// Weights that a task moves, at least.
+const TASK: usize = 1 << 13;
+
 /// The output, without bias: `y[n, r, c, o] = Σ over kernel row, kernel column, input channel`.
 pub fn forward(profile: Profile, x: &[f32], w: &[f32], shape: &ConvShape) -> Values {
     if shape.is_winograd() {
@@ -207,24 +210,36 @@ pub fn backward_weight(profile: Profile, x: &[f32], dy: &[f32], shape: &ConvShap
         end(&mut sums);
     }
     let mut dw = vec![0.0; shape.weight_len()];
-    for (i, dw) in dw.iter_mut().enumerate() {
-        let taps = kernel_rows * kernel_columns;
-        let (tap, channel, o) = (i % taps, i / taps % channels, i / taps / channels);
-        *dw = sums[(tap * channels + channel) * wide + o];
-    }
+    let taps = kernel_rows * kernel_columns;
+    let filter = (taps * channels).max(1);
+    (dw.par_chunks_mut(filter).enumerate())
+        .with_min_len(TASK.div_ceil(filter))
+        .for_each(|(o, dw)| {
+            for (i, dw) in dw.iter_mut().enumerate() {
+                *dw = sums[(i % taps * channels + i / taps) * wide + o];
+            }
+        });
     dw
 }
 
 /// `[⌈channels / 16⌉, depth, 16]`, zero where there is no channel.
-pub(super) fn pack(depth: usize, channels: usize, weight: impl Fn(usize, usize) -> f32) -> Aligned {
+pub(super) fn pack(
+    depth: usize,
+    channels: usize,
+    weight: impl Fn(usize, usize) -> f32 + Sync,
+) -> Aligned {
     let groups = channels.div_ceil(WIDTH);
     let mut packed = Aligned::zeros(groups * depth * WIDTH);
-    for channel in 0..channels {
-        let (group, lane) = (channel / WIDTH, channel % WIDTH);
-        for k in 0..depth {
-            packed[(group * depth + k) * WIDTH + lane] = weight(k, channel);
-        }
-    }
+    let group = (depth * WIDTH).max(1);
+    (packed.par_chunks_mut(group).enumerate())
+        .with_min_len(TASK.div_ceil(group))
+        .for_each(|(group, packed)| {
+            for lane in 0..WIDTH.min(channels - group * WIDTH) {
+                for k in 0..depth {
+                    packed[k * WIDTH + lane] = weight(k, group * WIDTH + lane);
+                }
+            }
+        });
     packed
 }
 

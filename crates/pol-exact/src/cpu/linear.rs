@@ -19,13 +19,17 @@ const INPUTS: usize = 24;
 
 /// `x · w`: `[rows, inputs] · [inputs, outputs]`, each value a sum over the inputs in order.
 pub fn forward(profile: Profile, x: &[f32], w: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
-    product(
-        profile,
-        x,
-        &pack(inputs, outputs, |i, o| w[i * outputs + o]),
-        inputs,
-        outputs,
-    )
+    // As `pack`, of weights whose outputs are side by side already.
+    let mut packed = Aligned::zeros(outputs.div_ceil(WIDTH) * inputs * WIDTH);
+    let groups = packed.par_chunks_mut((inputs * WIDTH).max(1)).enumerate();
+    groups.for_each(|(group, packed)| {
+        let lanes = WIDTH.min(outputs - group * WIDTH);
+        let rows = w.chunks_exact(outputs).map(|row| &row[group * WIDTH..]);
+        for (packed, row) in packed.chunks_exact_mut(WIDTH).zip(rows) {
+            packed[..lanes].copy_from_slice(&row[..lanes]);
+        }
+    });
+    product(profile, x, &packed, inputs, outputs)
 }
 
 /// The gradient of `x`: `dy · wᵀ`, each value a sum over the outputs in order.
@@ -70,26 +74,33 @@ pub fn backward_weight(
         let x = &x[rows.start * inputs..rows.end * inputs];
         let blocks = rows.len().div_ceil(block);
         let mut sums = vec![0.0; inputs * wide];
-        // Each task takes some of the inputs: no sum is split.
+        // Each task takes some of the inputs: no sum is split. They are brought together, since rows far apart would
+        // each be in a page of its own.
         let least = TASK.div_ceil((rows.len() * wide).max(1));
-        let task = inputs.div_ceil(rayon::current_num_threads().max(1));
-        let task = task.max(least).next_multiple_of(INPUTS);
-        (sums.par_chunks_mut((task * wide).max(1)).enumerate()).for_each(|(part, sums)| {
-            let job = Outer {
-                x: &x[part * task..],
-                row_step: block * inputs,
-                column_step: inputs,
-                inputs: sums.len() / wide,
-                gradient: &gradient,
-                rows: blocks,
-                columns: block,
-                last_columns: rows.len().saturating_sub(1) % block + 1,
-                groups,
-                channels: outputs,
-                tree: true,
-            };
-            accumulate_outer(isa, profile.fused(), &job, sums);
-        });
+        let parts = sums.par_chunks_mut((INPUTS * wide).max(1)).enumerate();
+        (parts.with_min_len(least.div_ceil(INPUTS))).for_each_init(
+            || Aligned::zeros(rows.len() * INPUTS),
+            |together, (part, sums)| {
+                let some = sums.len() / wide;
+                for (to, row) in together.chunks_exact_mut(some).zip(x.chunks_exact(inputs)) {
+                    to.copy_from_slice(&row[part * INPUTS..part * INPUTS + some]);
+                }
+                let job = Outer {
+                    x: &together[..rows.len() * some],
+                    row_step: block * some,
+                    column_step: some,
+                    inputs: some,
+                    gradient: &gradient,
+                    rows: blocks,
+                    columns: block,
+                    last_columns: rows.len().saturating_sub(1) % block + 1,
+                    groups,
+                    channels: outputs,
+                    tree: true,
+                };
+                accumulate_outer(isa, profile.fused(), &job, sums);
+            },
+        );
         sums
     });
     let mut sums = sums;

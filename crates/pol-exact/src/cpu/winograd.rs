@@ -21,8 +21,10 @@ use crate::simd::{
 const POSITIONS: usize = 16;
 /// Tiles transformed and multiplied at a time, at least, so that registers are put to use.
 const TILES: usize = 16;
-/// The same where sums are kept between times.
+/// The same where sums are kept between times, or weights are many.
 const TILES_SUMMED: usize = 64;
+/// Transformed weights that a core keeps at hand.
+const CACHED: usize = 1 << 17;
 /// Products that a task makes, at least.
 const TASK: usize = 1 << 20;
 /// Transformed values that are kept for a group of blocks.
@@ -48,8 +50,16 @@ fn filtered(profile: Profile, x: &[f32], weights: &[f32], shape: &ConvShape) -> 
     let [rows, columns] = shape.output();
     let [tile_rows, tile_columns] = shape.tiles();
     let tiling = Tiling::of_input(shape);
-    let chunk = TILES.div_ceil(tile_columns).min(tile_rows);
-    let tiles = chunk * tile_columns;
+    // The weights pass by once for all tiles of a task: the larger they are, the more tiles.
+    let wanted = match POSITIONS * inputs * outputs > CACHED {
+        true => TILES_SUMMED,
+        false => TILES,
+    };
+    let chunk = wanted.div_ceil(tile_columns).min(tile_rows);
+    let threads = rayon::current_num_threads().max(1);
+    let some_images =
+        (wanted / (tile_rows * tile_columns)).clamp(1, shape.batch.div_ceil(threads).max(1));
+    let tiles = some_images * chunk * tile_columns;
     let runs = [Run {
         input: 0,
         weight: 0,
@@ -67,20 +77,24 @@ fn filtered(profile: Profile, x: &[f32], weights: &[f32], shape: &ConvShape) -> 
         let halves = Aligned::zeros(8 * tiles * outputs);
         (tiling.scratch(), transformed, products, halves)
     };
-    let images = y.par_chunks_mut(image).zip(x.par_chunks(tiling.len()));
-    images.for_each_init(
+    let groups =
+        (y.par_chunks_mut(some_images * image)).zip(x.par_chunks(some_images * tiling.len()));
+    groups.for_each_init(
         scratch,
         |(scratch, transformed, products, halves), (y, x)| {
             for first in (0..tile_rows).step_by(chunk) {
                 let chunk = first..tile_rows.min(first + chunk);
-                let used = chunk.len() * tile_columns;
+                let of_image = chunk.len() * tile_columns;
+                let used = x.len() / tiling.len() * of_image;
                 let plane = used * inputs;
-                let to = To {
-                    values: transformed,
-                    width: inputs,
-                    plane,
-                };
-                tiling.transform(x, chunk.clone(), scratch, to);
+                for (index, x) in x.chunks_exact(tiling.len()).enumerate() {
+                    let to = To {
+                        values: &mut transformed[index * of_image * inputs..],
+                        width: inputs,
+                        plane,
+                    };
+                    tiling.transform(x, chunk.clone(), scratch, to);
+                }
                 let job = Convolution {
                     x: &transformed[..POSITIONS * plane],
                     row_step: plane,
@@ -100,12 +114,14 @@ fn filtered(profile: Profile, x: &[f32], weights: &[f32], shape: &ConvShape) -> 
                 convolve(isa, profile.fused(), &job, products);
                 let plane = used * outputs;
                 transform_rows_out(&products[..POSITIONS * plane], halves, plane);
-                for row in 2 * chunk.start..rows.min(2 * chunk.end) {
-                    let half = row % 2 * 4 * plane;
-                    let tile = (row / 2 - chunk.start) * tile_columns;
-                    let to = &mut y[row * columns * outputs..(row + 1) * columns * outputs];
-                    let halves = &halves[half + tile * outputs..];
-                    transform_columns_out(which, halves, plane, to, outputs);
+                for (index, y) in y.chunks_exact_mut(image).enumerate() {
+                    for row in 2 * chunk.start..rows.min(2 * chunk.end) {
+                        let half = row % 2 * 4 * plane;
+                        let tile = index * of_image + (row / 2 - chunk.start) * tile_columns;
+                        let to = &mut y[row * columns * outputs..(row + 1) * columns * outputs];
+                        let halves = &halves[half + tile * outputs..];
+                        transform_columns_out(which, halves, plane, to, outputs);
+                    }
                 }
             }
         },
@@ -212,19 +228,7 @@ pub(super) fn backward_weight(
     if profile.fused() {
         end(&mut sums);
     }
-    let mut dw = vec![0.0; shape.weight_len()];
-    for o in 0..outputs {
-        for i in 0..inputs {
-            let at = |position: usize| sums[(position * inputs + i) * wide_outputs + o];
-            let halves: [[f32; 3]; 4] =
-                std::array::from_fn(|j| filter_gradient([at(j), at(4 + j), at(8 + j), at(12 + j)]));
-            for tap_row in 0..3 {
-                let row = filter_gradient(halves.map(|half| half[tap_row]));
-                dw[((o * inputs + i) * 3 + tap_row) * 3..][..3].copy_from_slice(&row);
-            }
-        }
-    }
-    dw
+    untransformed_weights(&sums, inputs, outputs)
 }
 
 /// Blocks of a gradient of `weights` weights that are summed together, a power of two, so that not each of them costs
@@ -352,40 +356,101 @@ impl Tiling {
     }
 }
 
+/// One value of each of 16 filters.
+type Lanes = [f32; WIDTH];
+
 /// `G g Gᵀ` of every filter, packed `[16, ⌈outputs / 16⌉, inputs, 16]`.
 fn transformed_weights(
     inputs: usize,
     outputs: usize,
-    w: impl Fn(usize, usize, usize) -> f32,
+    w: impl Fn(usize, usize, usize) -> f32 + Sync,
 ) -> Aligned {
-    let plane = outputs.div_ceil(WIDTH) * inputs * WIDTH;
-    let mut packed = Aligned::zeros(POSITIONS * plane);
-    for o in 0..outputs {
-        for i in 0..inputs {
-            let columns: [[f32; 4]; 3] =
-                std::array::from_fn(|c| filter([w(o, i, c), w(o, i, 3 + c), w(o, i, 6 + c)]));
-            let at = (o / WIDTH * inputs + i) * WIDTH + o % WIDTH;
-            for row in 0..4 {
-                let transformed = filter(columns.map(|column| column[row]));
-                for (column, value) in transformed.into_iter().enumerate() {
-                    packed[(4 * row + column) * plane + at] = value;
+    let group = inputs * WIDTH;
+    let groups = outputs.div_ceil(WIDTH);
+    let mut packed = Aligned::zeros(POSITIONS * groups * group);
+    let mut planes: Vec<_> = (packed.chunks_exact_mut((groups * group).max(1)))
+        .map(|plane| plane.chunks_exact_mut(group))
+        .collect();
+    let parts: Vec<Vec<&mut [f32]>> = (0..groups)
+        .map(|_| planes.iter_mut().filter_map(Iterator::next).collect())
+        .collect();
+    parts
+        .into_par_iter()
+        .enumerate()
+        .for_each(|(part, mut to)| {
+            let first = part * WIDTH;
+            let lanes = (outputs - first).min(WIDTH);
+            for i in 0..inputs {
+                let mut taps = [[0.0; WIDTH]; 9];
+                for lane in 0..lanes {
+                    for (tap, taps) in taps.iter_mut().enumerate() {
+                        taps[lane] = w(first + lane, i, tap);
+                    }
+                }
+                let columns: [[Lanes; 4]; 3] =
+                    std::array::from_fn(|c| filter([taps[c], taps[3 + c], taps[6 + c]]));
+                for row in 0..4 {
+                    let transformed = filter(columns.map(|column| column[row]));
+                    for (column, values) in transformed.iter().enumerate() {
+                        to[4 * row + column][i * WIDTH..][..WIDTH].copy_from_slice(values);
+                    }
                 }
             }
-        }
-    }
+        });
     packed
 }
 
+/// `Gᵀ s G` of the sums of every filter's positions, `[16, inputs, ⌈outputs / 16⌉ · 16]`.
+fn untransformed_weights(sums: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
+    let wide = outputs.next_multiple_of(WIDTH);
+    let filters = inputs * 9;
+    let mut dw = vec![0.0; outputs * filters];
+    let parts = dw.par_chunks_mut((WIDTH * filters).max(1)).enumerate();
+    parts.for_each(|(part, dw)| {
+        for i in 0..inputs {
+            let at = |position: usize| {
+                let mut lanes = [0.0; WIDTH];
+                let from = (position * inputs + i) * wide + part * WIDTH;
+                lanes.copy_from_slice(&sums[from..from + WIDTH]);
+                lanes
+            };
+            let halves: [[Lanes; 3]; 4] =
+                std::array::from_fn(|j| filter_gradient([at(j), at(4 + j), at(8 + j), at(12 + j)]));
+            let rows: [[Lanes; 3]; 3] =
+                std::array::from_fn(|row| filter_gradient(halves.map(|half| half[row])));
+            for (lane, dw) in dw.chunks_exact_mut(filters).enumerate() {
+                for (tap, dw) in dw[i * 9..i * 9 + 9].iter_mut().enumerate() {
+                    *dw = rows[tap / 3][tap % 3][lane];
+                }
+            }
+        }
+    });
+    dw
+}
+
 /// `G g`.
-fn filter([a, b, c]: [f32; 3]) -> [f32; 4] {
-    let outer = a + c;
-    [a, (outer + b) * 0.5, (outer - b) * 0.5, c]
+#[inline]
+fn filter([a, b, c]: [Lanes; 3]) -> [Lanes; 4] {
+    let (mut with, mut without) = ([0.0; WIDTH], [0.0; WIDTH]);
+    for i in 0..WIDTH {
+        let outer = a[i] + c[i];
+        with[i] = (outer + b[i]) * 0.5;
+        without[i] = (outer - b[i]) * 0.5;
+    }
+    [a, with, without, c]
 }
 
 /// `Gᵀ s`.
-fn filter_gradient([a, b, c, d]: [f32; 4]) -> [f32; 3] {
-    let half = (b + c) * 0.5;
-    [a + half, (b - c) * 0.5, half + d]
+#[inline]
+fn filter_gradient([a, b, c, d]: [Lanes; 4]) -> [Lanes; 3] {
+    let mut taps = [[0.0; WIDTH]; 3];
+    for i in 0..WIDTH {
+        let half = (b[i] + c[i]) * 0.5;
+        taps[0][i] = a[i] + half;
+        taps[1][i] = (b[i] - c[i]) * 0.5;
+        taps[2][i] = half + d[i];
+    }
+    taps
 }
 
 /// `Aᵀ m` along rows: `[4, 4, plane]` to `[2, 4, plane]`.

@@ -203,15 +203,18 @@ unsafe fn each<L: Lanes, B: Butterfly<N>, const N: usize>(
     }
 }
 
-/// Reads the first `count` lanes; the others are zero.
+/// Reads the first `count` lanes, or all; the others are zero.
 ///
 /// # Safety
-/// `count` values, at most 16, are readable; the instructions of `L`.
+/// `min(count, 16)` values are readable; the instructions of `L`.
 #[inline(always)]
-unsafe fn load_some<L: Lanes>(from: *const f32, count: usize) -> L {
-    let mut lanes = [0.0; WIDTH];
-    // SAFETY: handed on.
+pub(super) unsafe fn load_some<L: Lanes>(from: *const f32, count: usize) -> L {
+    // SAFETY: handed on; the buffer has 16 values.
     unsafe {
+        if count >= WIDTH {
+            return L::load(from);
+        }
+        let mut lanes = [0.0; WIDTH];
         from.copy_to_nonoverlapping(lanes.as_mut_ptr(), count);
         L::load(lanes.as_ptr())
     }

@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::WIDTH;
+use super::butterfly::load_some;
 use super::isa::{Isa, Set};
 use super::lanes::Lanes;
 #[cfg(target_arch = "aarch64")]
@@ -52,6 +53,31 @@ pub(crate) struct Convolution<'a> {
     pub(crate) ends: bool,
 }
 
+/// Products of a sum that are added at a time, about: the weights of two groups of channels then stay in a core's
+/// nearest memory for all pixels of a row.
+const DEPTH: usize = 128;
+
+/// Parts of a sum, in order: all runs, or pieces of runs where there is more than [`DEPTH`].
+fn pieces(runs: &[Run]) -> Vec<Vec<Run>> {
+    if runs.iter().map(|run| run.len).sum::<usize>() <= DEPTH {
+        return vec![runs.to_vec()];
+    }
+    let pieces_of = |run: &Run| {
+        let (run, len) = (
+            *run,
+            run.len.div_ceil(run.len.div_ceil(DEPTH).max(1)).max(1),
+        );
+        (0..run.len).step_by(len).map(move |first| {
+            vec![Run {
+                input: run.input + first,
+                weight: run.weight + first,
+                len: len.min(run.len - first),
+            }]
+        })
+    };
+    runs.iter().flat_map(pieces_of).collect()
+}
+
 /// Computes a [`Convolution`] into `out`.
 ///
 /// # Panics
@@ -73,39 +99,41 @@ pub(crate) fn convolve(isa: Isa, fused: bool, job: &Convolution<'_>, out: &mut [
     }
     let last_out = (job.rows - 1) * job.out_row_step + (job.columns - 1) * job.out_column_step;
     assert!(last_out + job.channels <= out.len(), "outputs");
+    // Inside of the runs.
+    let pieces = &pieces(job.runs);
     match isa.0 {
         // SAFETY: the bounds were checked, and an `Isa` exists only on a processor that has it.
         #[cfg(target_arch = "x86_64")]
-        Set::Avx512 => unsafe { convolve_avx512(fused, job, out) },
+        Set::Avx512 => unsafe { convolve_avx512(fused, job, pieces, out) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Set::Avx2 => unsafe { convolve_avx2(fused, job, out) },
+        Set::Avx2 => unsafe { convolve_avx2(fused, job, pieces, out) },
         // SAFETY: as above.
         #[cfg(target_arch = "aarch64")]
-        Set::Neon => unsafe { convolve_with::<Neon>(fused, job, out) },
+        Set::Neon => unsafe { convolve_with::<Neon>(fused, job, pieces, out) },
         // SAFETY: the bounds were checked.
-        Set::Portable => unsafe { convolve_with::<Portable>(fused, job, out) },
+        Set::Portable => unsafe { convolve_with::<Portable>(fused, job, pieces, out) },
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl")]
-fn convolve_avx512(fused: bool, job: &Convolution<'_>, out: &mut [f32]) {
+fn convolve_avx512(fused: bool, job: &Convolution<'_>, pieces: &[Vec<Run>], out: &mut [f32]) {
     if job.channels <= HALF {
-        return convolve_avx2(fused, job, out);
+        return convolve_avx2(fused, job, pieces, out);
     }
     // SAFETY: `convolve` checked the bounds; this is compiled for the instructions.
-    unsafe { convolve_with::<Avx512>(fused, job, out) }
+    unsafe { convolve_with::<Avx512>(fused, job, pieces, out) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn convolve_avx2(fused: bool, job: &Convolution<'_>, out: &mut [f32]) {
+fn convolve_avx2(fused: bool, job: &Convolution<'_>, pieces: &[Vec<Run>], out: &mut [f32]) {
     // SAFETY: as above.
     unsafe {
         match job.channels <= HALF {
-            true => convolve_with::<Avx2Half>(fused, job, out),
-            false => convolve_with::<Avx2>(fused, job, out),
+            true => convolve_with::<Avx2Half>(fused, job, pieces, out),
+            false => convolve_with::<Avx2>(fused, job, pieces, out),
         }
     }
 }
@@ -113,13 +141,18 @@ fn convolve_avx2(fused: bool, job: &Convolution<'_>, out: &mut [f32]) {
 /// # Safety
 /// Bounds as checked by [`convolve`]; the instructions of `L`.
 #[inline(always)]
-unsafe fn convolve_with<L: Lanes>(fused: bool, job: &Convolution<'_>, out: &mut [f32]) {
+unsafe fn convolve_with<L: Lanes>(
+    fused: bool,
+    job: &Convolution<'_>,
+    pieces: &[Vec<Run>],
+    out: &mut [f32],
+) {
     // SAFETY: handed on.
     unsafe {
         if fused {
-            convolve_steps::<L, true>(job, out)
+            convolve_steps::<L, true>(job, pieces, out)
         } else {
-            convolve_steps::<L, false>(job, out)
+            convolve_steps::<L, false>(job, pieces, out)
         }
     }
 }
@@ -130,14 +163,18 @@ unsafe fn convolve_with<L: Lanes>(fused: bool, job: &Convolution<'_>, out: &mut 
 /// # Safety
 /// As [`convolve_with`].
 #[inline(always)]
-unsafe fn convolve_steps<L: Lanes, const FUSED: bool>(job: &Convolution<'_>, out: &mut [f32]) {
+unsafe fn convolve_steps<L: Lanes, const FUSED: bool>(
+    job: &Convolution<'_>,
+    pieces: &[Vec<Run>],
+    out: &mut [f32],
+) {
     // SAFETY: handed on.
     unsafe {
         match job.column_step {
-            16 => convolve_rows::<L, FUSED, 16>(job, out),
-            32 => convolve_rows::<L, FUSED, 32>(job, out),
-            64 => convolve_rows::<L, FUSED, 64>(job, out),
-            _ => convolve_rows::<L, FUSED, 0>(job, out),
+            16 => convolve_rows::<L, FUSED, 16>(job, pieces, out),
+            32 => convolve_rows::<L, FUSED, 32>(job, pieces, out),
+            64 => convolve_rows::<L, FUSED, 64>(job, pieces, out),
+            _ => convolve_rows::<L, FUSED, 0>(job, pieces, out),
         }
     }
 }
@@ -147,36 +184,67 @@ unsafe fn convolve_steps<L: Lanes, const FUSED: bool>(job: &Convolution<'_>, out
 #[inline(always)]
 unsafe fn convolve_rows<L: Lanes, const FUSED: bool, const STEP: usize>(
     job: &Convolution<'_>,
+    pieces: &[Vec<Run>],
     out: &mut [f32],
 ) {
     let groups = job.channels.div_ceil(WIDTH);
     for row in 0..job.rows {
         let mut group = 0;
         while group < groups {
-            let mut column = 0;
             let pair = group + 2 <= groups;
-            while column < job.columns {
-                let left = job.columns - column;
-                let at = (row, column, group);
-                // SAFETY: handed on; a tile stays inside rows, columns and groups.
-                column += unsafe {
-                    match (L::REGISTERS >= 32, pair) {
-                        (true, true) if left >= 8 => tile::<L, FUSED, STEP, 8, 2>(job, out, at),
-                        (true, false) if left >= 16 => tile::<L, FUSED, STEP, 16, 1>(job, out, at),
-                        (true, false) if left >= 8 => tile::<L, FUSED, STEP, 8, 1>(job, out, at),
-                        (false, false) if left >= 8 && L::REGISTERS >= 16 => {
-                            tile::<L, FUSED, STEP, 8, 1>(job, out, at)
-                        }
-                        (_, false) if left >= 4 => tile::<L, FUSED, STEP, 4, 1>(job, out, at),
-                        (_, false) if left >= 2 => tile::<L, FUSED, STEP, 2, 1>(job, out, at),
-                        (_, true) if left >= 2 => tile::<L, FUSED, STEP, 2, 2>(job, out, at),
-                        (_, true) => tile::<L, FUSED, STEP, 1, 2>(job, out, at),
-                        (_, false) => tile::<L, FUSED, STEP, 1, 1>(job, out, at),
-                    }
+            for (index, runs) in pieces.iter().enumerate() {
+                let part = Part {
+                    runs,
+                    is_first: index == 0,
+                    is_last: index + 1 == pieces.len(),
                 };
+                // SAFETY: handed on; there are these groups.
+                unsafe { convolve_row::<L, FUSED, STEP>(job, part, out, (row, group, pair)) };
             }
             group += if pair { 2 } else { 1 };
         }
+    }
+}
+
+/// A part of the sums.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    runs: &'a [Run],
+    /// Whether the sums begin with +0, rather than with what is in the output.
+    is_first: bool,
+    /// Whether nothing follows.
+    is_last: bool,
+}
+
+/// # Safety
+/// As [`convolve_with`]; there is such a group, and one more if it is a pair.
+#[inline(always)]
+unsafe fn convolve_row<L: Lanes, const FUSED: bool, const STEP: usize>(
+    job: &Convolution<'_>,
+    part: Part<'_>,
+    out: &mut [f32],
+    (row, group, pair): (usize, usize, bool),
+) {
+    let mut column = 0;
+    while column < job.columns {
+        let left = job.columns - column;
+        let at = (row, column, group);
+        // SAFETY: handed on; a tile stays inside rows, columns and groups.
+        column += unsafe {
+            match (L::REGISTERS >= 32, pair) {
+                (true, true) if left >= 8 => tile::<L, FUSED, STEP, 8, 2>(job, part, out, at),
+                (true, false) if left >= 16 => tile::<L, FUSED, STEP, 16, 1>(job, part, out, at),
+                (true, false) if left >= 8 => tile::<L, FUSED, STEP, 8, 1>(job, part, out, at),
+                (false, false) if left >= 8 && L::REGISTERS >= 16 => {
+                    tile::<L, FUSED, STEP, 8, 1>(job, part, out, at)
+                }
+                (_, false) if left >= 4 => tile::<L, FUSED, STEP, 4, 1>(job, part, out, at),
+                (_, false) if left >= 2 => tile::<L, FUSED, STEP, 2, 1>(job, part, out, at),
+                (_, true) if left >= 2 => tile::<L, FUSED, STEP, 2, 2>(job, part, out, at),
+                (_, true) => tile::<L, FUSED, STEP, 1, 2>(job, part, out, at),
+                (_, false) => tile::<L, FUSED, STEP, 1, 1>(job, part, out, at),
+            }
+        };
     }
 }
 
@@ -187,6 +255,7 @@ unsafe fn convolve_rows<L: Lanes, const FUSED: bool, const STEP: usize>(
 #[inline(always)]
 unsafe fn tile<L: Lanes, const FUSED: bool, const STEP: usize, const P: usize, const V: usize>(
     job: &Convolution<'_>,
+    part: Part<'_>,
     out: &mut [f32],
     (row, column, group): (usize, usize, usize),
 ) -> usize {
@@ -197,7 +266,17 @@ unsafe fn tile<L: Lanes, const FUSED: bool, const STEP: usize, const P: usize, c
         let x = job.x.as_ptr().add(row * job.row_step + column * step);
         let first = row * job.weights_step + group * job.depth * WIDTH;
         let w = job.weights.as_ptr().add(first);
-        for run in job.runs {
+        let out = out.as_mut_ptr().add(row * job.out_row_step);
+        if !part.is_first {
+            each!(p < P => {
+                let out = out.add((column + p) * job.out_column_step);
+                each!(v < V => {
+                    let first = (group + v) * WIDTH;
+                    sums[p][v] = load_some(out.add(first), job.channels - first);
+                });
+            });
+        }
+        for run in part.runs {
             let mut x = x.add(run.input);
             let mut w = w.add(run.weight * WIDTH);
             for _ in 0..run.len {
@@ -213,13 +292,12 @@ unsafe fn tile<L: Lanes, const FUSED: bool, const STEP: usize, const P: usize, c
                 w = w.add(WIDTH);
             }
         }
-        let out = out.as_mut_ptr().add(row * job.out_row_step);
         each!(p < P => {
             let out = out.add((column + p) * job.out_column_step);
             each!(v < V => {
                 let first = (group + v) * WIDTH;
                 let mut sum = sums[p][v];
-                if FUSED && job.ends {
+                if FUSED && job.ends && part.is_last {
                     sum = sum.plus(L::zero());
                 }
                 store_some(sum, out.add(first), job.channels - first);

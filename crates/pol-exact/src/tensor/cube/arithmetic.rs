@@ -1,11 +1,12 @@
 //! Arithmetic that no compiler can change.
 //!
 //! A device's compiler may fuse a product with the sum it enters, or regroup a chain of sums (Mesa's
-//! does where one of them is a constant). So every product and every sum that something follows is
-//! passed through the integers: its bits are combined with a zero that the compiler doesn't know to
-//! be one. Sums begin with that zero too: to constants a compiler may add nothing (Mesa's doesn't), and a sum that
-//! is left with a product of −0 alone stays −0. Division and square root are done in integers, since devices round them in their own
-//! ways. See NUMERICS.md, "Contraction".
+//! does where one of them is a constant). So a product that a sum follows is a fused multiply-add with a −0 that the
+//! compiler doesn't know to be one: its rounding is the product's, and it is no product that could be fused again. A
+//! sum that something but a product follows is passed through the integers: its bits are combined with a zero that the
+//! compiler doesn't know. Sums begin with that zero too: to constants a compiler may add nothing (Mesa's doesn't), and
+//! a sum that is left with a product of −0 alone stays −0. Division and square root are done in integers, since devices
+//! round them in their own ways. See NUMERICS.md, "Contraction".
 
 use cubecl::prelude::*;
 
@@ -26,17 +27,23 @@ pub(super) fn plus(a: f32, b: f32, zero: u32) -> f32 {
 /// `a·b`, rounded. `zero` is 0.
 #[cube]
 pub(super) fn product(a: f32, b: f32, zero: u32) -> f32 {
-    opaque(a * b, zero)
+    fma(a, b, f32::reinterpret(zero ^ 0x8000_0000u32))
 }
 
 /// `sum + a·b`, with one rounding or two. `zero` is 0.
 #[cube]
 pub(super) fn plus_product(sum: f32, a: f32, b: f32, zero: u32, #[comptime] fused: bool) -> f32 {
     if comptime![fused] {
-        opaque(fma(a, b, sum), zero)
+        fma(a, b, sum)
     } else {
-        plus(sum, product(a, b, zero), zero)
+        sum + product(a, b, zero)
     }
+}
+
+/// As [`plus_product`], where a constant is or will be added: Mesa regroups such sums.
+#[cube]
+fn firm(sum: f32, a: f32, b: f32, zero: u32, #[comptime] fused: bool) -> f32 {
+    opaque(plus_product(sum, a, b, zero, fused), zero)
 }
 
 /// The end of a sum, `+ (+0)`: no zero is negative. (A constant zero would be left out: Mesa does.) `zero` is 0.
@@ -198,7 +205,7 @@ pub(super) fn exponential(x: f32, zero: u32, #[comptime] fused: bool) -> f32 {
     if x > comptime![math::EXP_MOST] {
         result = f32::reinterpret(0x7f80_0000u32.runtime());
     } else if x >= comptime![math::EXP_LEAST] {
-        let n = f32::floor(plus_product(
+        let n = f32::floor(firm(
             0.5f32,
             x,
             constant(comptime![math::LOG2_E]),
@@ -207,13 +214,13 @@ pub(super) fn exponential(x: f32, zero: u32, #[comptime] fused: bool) -> f32 {
         ));
         let high = constant(comptime![math::LN_2_HIGH]);
         let low = constant(comptime![math::LN_2_LOW]);
-        let r = plus_product(plus_product(x, -n, high, zero, fused), -n, low, zero, fused);
+        let r = firm(firm(x, -n, high, zero, fused), -n, low, zero, fused);
         let mut q = constant(comptime![math::EXP[4]]);
         #[unroll]
         for i in 0..4usize {
-            q = plus_product(constant(comptime![math::EXP[3 - i]]), q, r, zero, fused);
+            q = firm(constant(comptime![math::EXP[3 - i]]), q, r, zero, fused);
         }
-        let tail = plus_product(r, product(r, r, zero), q, zero, fused);
+        let tail = firm(r, product(r, r, zero), q, zero, fused);
         let y = plus(1.0f32.runtime(), tail, zero);
         let n = i32::cast_from(n);
         let half = n >> 1i32;
@@ -243,12 +250,12 @@ pub(super) fn logarithm(x: f32, zero: u32, #[comptime] fused: bool) -> f32 {
     let mut p = constant(comptime![math::LN[8]]);
     #[unroll]
     for i in 0..8usize {
-        p = plus_product(constant(comptime![math::LN[7 - i]]), p, f, zero, fused);
+        p = firm(constant(comptime![math::LN[7 - i]]), p, f, zero, fused);
     }
     let low = product(n, constant(comptime![math::LN_2_LOW]), zero);
-    let tail = plus_product(low, product(square, f, zero), p, zero, fused);
-    let tail = plus_product(tail, -0.5f32, square, zero, fused);
-    plus_product(
+    let tail = firm(low, product(square, f, zero), p, zero, fused);
+    let tail = firm(tail, -0.5f32, square, zero, fused);
+    firm(
         plus(tail, f, zero),
         n,
         constant(comptime![math::LN_2_HIGH]),

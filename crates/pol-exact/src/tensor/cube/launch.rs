@@ -100,8 +100,7 @@ pub(super) use launch_cubes;
 
 /// Whether the cubes of this tensor's device share memory without loss.
 ///
-/// Not so on a CPU, where each unit of such a cube is a thread. And not yet on NVIDIA's GPUs, by CUDA: the machine
-/// code of these kernels has not been looked at (docs/gpu.md). The environment variable `POL_EXACT_KERNELS`, `plain` or
+/// Not so on a CPU, where each unit of such a cube is a thread. The environment variable `POL_EXACT_KERNELS`, `plain` or
 /// `shared`, decides it for tests and measurements.
 pub(super) fn shares_memory(tensor: &CubeTensor) -> bool {
     static ASKED: OnceLock<Option<bool>> = OnceLock::new();
@@ -113,6 +112,5 @@ pub(super) fn shares_memory(tensor: &CubeTensor) -> bool {
     if let Some(asked) = asked {
         return *asked;
     }
-    let hardware = &tensor.client.properties().hardware;
-    hardware.num_cpu_cores.is_none() && hardware.num_streaming_multiprocessors.is_none()
+    tensor.client.properties().hardware.num_cpu_cores.is_none()
 }
