@@ -73,7 +73,9 @@ fn the_normalisation_is_near_the_data_s_own() {
         for index in 0..2000 {
             let record = dataset.train.record(index).unwrap();
             let pixels = &record.bytes[name.pixel_offset()..];
-            name.normalisation().append(pixels, &mut values);
+            let first = values.len();
+            values.resize(first + pixels.len(), 0.0);
+            name.normalisation().write(pixels, &mut values[first..]);
         }
         let n = values.len() as f64;
         let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;

@@ -182,7 +182,7 @@ fn a_sample_can_be_repeated_by_its_seed() {
 #[test]
 fn a_policy_changed_by_flags_says_so() {
     let run = Run::new();
-    train_small(&run, &[]);
+    train_small(&run, &["--numerics", "stock"]);
     let verify = |flags: &[&str]| {
         let args = [&["verify", run.path(), "--json"], flags].concat();
         pol(&args).expect(0).json()
@@ -472,16 +472,8 @@ fn an_exact_training_has_one_commitment_for_all_instruction_sets_and_thread_coun
 #[test]
 fn a_sparse_exact_proof_is_verified_by_digest_and_takes_no_tolerance() {
     let run = Run::new();
-    let options = [
-        "--numerics",
-        "exact",
-        "--steps",
-        "8",
-        "--interval",
-        "1",
-        "--keep",
-        "4",
-    ];
+    // Exact is what a recipe is that says nothing else.
+    let options = ["--steps", "8", "--interval", "1", "--keep", "4"];
     let args = [
         &["train", "--out", run.path(), "--json", "--verify"],
         &options[..],
@@ -493,7 +485,7 @@ fn a_sparse_exact_proof_is_verified_by_digest_and_takes_no_tolerance() {
     assert_eq!(trained["verification"]["verdict"], "accepted");
     let refused = pol(&["verify", run.path(), "--tolerance", "0.1"]).expect(2);
     assert!(refused.stderr.contains("stock"), "{}", refused.stderr);
-    let refused = pol(&["train", "--keep", "4"]).expect(2);
+    let refused = pol(&["train", "--numerics", "stock", "--keep", "4"]).expect(2);
     assert!(
         refused.stderr.contains("--numerics exact"),
         "{}",

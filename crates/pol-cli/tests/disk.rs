@@ -6,16 +6,7 @@ use std::fs;
 
 use common::{Place, Run, pol, train_small};
 
-const EXACT: [&str; 8] = [
-    "train",
-    "--numerics",
-    "exact",
-    "--steps",
-    "40",
-    "--interval",
-    "1",
-    "--out",
-];
+const EXACT: [&str; 6] = ["train", "--steps", "40", "--interval", "1", "--out"];
 
 fn size(run: &Run) -> u64 {
     let shown = pol(&["inspect", run.path(), "--json"]).expect(0).json();
@@ -231,7 +222,7 @@ fn a_proof_of_exact_numerics_is_thinned_and_stays_the_same_proof() {
 #[test]
 fn what_is_not_the_proof_s_is_collected_and_states_of_stock_numerics_stay() {
     let run = Run::new();
-    train_small(&run, &[]);
+    train_small(&run, &["--numerics", "stock"]);
     let before = size(&run);
     fs::create_dir_all(run.file("objects/ab")).unwrap();
     let stray = [
@@ -259,9 +250,9 @@ fn what_is_not_the_proof_s_is_collected_and_states_of_stock_numerics_stay() {
 fn a_proof_takes_no_more_than_was_estimated_and_too_large_a_one_is_not_begun() {
     for more in [
         &[][..],
-        &["--interval", "1"],
+        &["--numerics", "stock", "--interval", "1"],
         &["--recipe", "digits-mlp", "--interval", "3"],
-        &["--numerics", "exact", "--interval", "1", "--keep", "5"],
+        &["--interval", "1", "--keep", "5"],
     ] {
         let run = Run::new();
         let args = [
@@ -282,25 +273,23 @@ fn a_proof_takes_no_more_than_was_estimated_and_too_large_a_one_is_not_begun() {
         );
     }
     // What the refusal suggests is not refused.
+    let stock = ["train", "--numerics", "stock", "--steps", "40", "--out"];
     for (begin, option) in [
-        (
-            &["train", "--steps", "40", "--interval", "1", "--out"][..],
-            "--interval",
-        ),
-        (&EXACT[..], "--keep"),
+        (&stock[..], "--interval"),
+        (&["train", "--steps", "40", "--out"], "--keep"),
     ] {
         let run = Run::new();
-        let args = [begin, &[run.path(), "--max-disk", "1.2MB"]].concat();
+        let limited = [run.path(), "--max-disk", "1.2MB"];
+        let args = [begin, &limited, &["--interval", "1"]].concat();
         let refused = pol(&args).expect(2);
         assert!(!run.file("").exists(), "nothing was begun");
         let suggested = refused.stderr.split(option).nth(1).unwrap();
         let number = suggested.split_whitespace().next().unwrap();
-        let begin: Vec<&str> = match option {
-            "--interval" => vec!["train", "--steps", "40", "--out"],
-            _ => begin.to_vec(),
+        let interval = match option {
+            "--interval" => &[option, number][..],
+            _ => &["--interval", "1", option, number],
         };
-        let limited = [run.path(), "--max-disk", "1.2MB", option, number];
-        pol(&[&begin[..], &limited].concat()).expect(0);
+        pol(&[begin, &limited, interval].concat()).expect(0);
         assert!(size(&run) <= 1_200_000);
     }
 }

@@ -176,7 +176,7 @@ fn keys_are_kept_from_others_and_may_be_encrypted() {
 #[test]
 fn a_signed_verdict_says_what_it_rests_on() {
     let (place, run) = (Place::new(), Run::new());
-    train_small(&run, &[]);
+    train_small(&run, &["--numerics", "stock"]);
     let key = place.key("verifier.pem");
     let (public, verdict) = (format!("{key}.pub"), place.path("verdict.json"));
     let flags = ["--tolerance", "l2=1e9", "--sample", "1"];

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::buffers::any_from_start;
 use super::conv::pack;
 use super::tree::{end, tree_sum};
 use crate::profile::Profile;
@@ -73,7 +74,8 @@ pub fn backward_weight(
         }
         let x = &x[rows.start * inputs..rows.end * inputs];
         let blocks = rows.len().div_ceil(block);
-        let mut sums = vec![0.0; inputs * wide];
+        // Written over: a tree begins with its first row.
+        let mut sums = any_from_start(inputs * wide).into_parts().0;
         // Each task takes some of the inputs: no sum is split. They are brought together, since rows far apart would
         // each be in a page of its own.
         let least = TASK.div_ceil((rows.len() * wide).max(1));

@@ -278,7 +278,6 @@ fn multiply_slab(
     #[comptime] fused: bool,
 ) {
     let position = UNIT_POS as usize / SIDE * comptime![SLAB * SIDE];
-    #[unroll]
     for k in 0..SLAB {
         let mut values = Array::<f32>::new(TILE);
         #[unroll]
