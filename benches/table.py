@@ -64,7 +64,7 @@ def recording(quick):
 def size(quick):
     """The last tenth of a training's states, stored, over their raw bytes."""
     heading("Size: the last tenth of the stored states over their raw values")
-    plan = [("digits-lenet", [], (1, 10))]
+    plan = [("digits-lenet", ["--numerics", "stock"], (1, 10))]
     if not quick:
         plan += [("digits-lenet", ["--numerics", "exact"], (1, 10, 100))]
     with tempfile.TemporaryDirectory() as folder:

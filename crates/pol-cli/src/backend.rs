@@ -81,8 +81,15 @@ pub(crate) fn in_pool<R: Send>(
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads.unwrap_or(0))
         .stack_size(STACK);
-    (pool.build_global()).map_err(|error| CliError::Environment(error.to_string()))?;
-    Ok(rayon::scope(|_| work()))
+    match pool.build_global() {
+        Ok(()) => Ok(rayon::scope(|_| work())),
+        // Most commands do without.
+        Err(_) if threads.is_none() => Ok(work()),
+        Err(error) => Err(CliError::Environment(format!(
+            "{} threads cannot be started: {error}",
+            threads.unwrap_or(0)
+        ))),
+    }
 }
 
 /// Opens the backend that the user asked for, for recipes of these numerics.

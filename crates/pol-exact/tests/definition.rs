@@ -555,6 +555,21 @@ fn sums_over_channels_are_as_defined() {
 }
 
 #[test]
+fn gradients_of_weights_over_no_rows_are_zeros() {
+    // After values that may be handed out again.
+    let used = linear::backward_weight(
+        Profile::UnfusedV2,
+        &values(1, 600),
+        &values(2, 128),
+        300,
+        64,
+    );
+    drop(used);
+    let dw = linear::backward_weight(Profile::UnfusedV2, &[], &[], 300, 64);
+    same(&dw, &vec![0.0; 300 * 64], "no rows");
+}
+
+#[test]
 fn batch_normalisation_is_as_defined() {
     for sizes in [
         [1, 1, 1],

@@ -85,8 +85,8 @@ pub(super) struct Survey {
     path: Path,
     /// Entry names of buffers.
     pub(super) buffers: BTreeSet<String>,
-    /// Path and rank of each trained parameter.
-    pub(super) parameters: Vec<(String, usize)>,
+    /// Path and shape of each trained parameter.
+    pub(super) parameters: Vec<(String, Vec<u64>)>,
 }
 
 impl ModuleVisitor for Survey {
@@ -100,7 +100,8 @@ impl ModuleVisitor for Survey {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if param.is_require_grad() {
-            self.parameters.push((self.path.joined(), D));
+            let shape = param.dims().map(|size| size as u64).to_vec();
+            self.parameters.push((self.path.joined(), shape));
         } else {
             self.buffers.insert(model_entry(&self.path));
         }

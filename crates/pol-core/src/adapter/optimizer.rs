@@ -186,16 +186,16 @@ impl PathOptimizer {
         Ok(())
     }
 
-    /// Replaces the state with that of `state`, for parameters of these paths and ranks.
+    /// Replaces the state with that of `state`, for parameters of these paths and shapes.
     pub(super) fn restore(
         &mut self,
         state: &State,
-        parameters: &[(String, usize)],
+        parameters: &[(String, Vec<u64>)],
         device: &Device,
     ) -> Result<(), LearnerError> {
         let mut states = BTreeMap::new();
         let mut used = 0;
-        for (path, rank) in parameters {
+        for (path, shape) in parameters {
             let prefix = format!("optim/{path}/");
             let mut scalars = BTreeMap::new();
             let mut tensors = Vec::new();
@@ -203,6 +203,13 @@ impl PathOptimizer {
                 let key = format!("{path}.{}", &entry.name()[prefix.len()..]);
                 match scalar(entry) {
                     Some(value) => drop(scalars.insert(key, value)),
+                    // Rules that update together keep tensors like the parameter; others may not.
+                    None if self.together.is_some() && entry.header.shape != *shape => {
+                        return Err(LearnerError::Unfit(format!(
+                            "`{}` has another shape than its parameter",
+                            entry.name()
+                        )));
+                    }
                     None => tensors.push((key, tensor_data(entry))),
                 }
                 used += 1;
@@ -214,7 +221,9 @@ impl PathOptimizer {
             for (key, data) in tensors {
                 source.insert_tensor(key, data);
             }
-            let restored = self.rule.state_unflatten(*rank, path, &mut source, device);
+            let restored = self
+                .rule
+                .state_unflatten(shape.len(), path, &mut source, device);
             let restored = restored.ok_or_else(|| {
                 LearnerError::Unfit(format!(
                     "the optimizer cannot use the state under `{prefix}`"

@@ -89,7 +89,7 @@ pub struct PolLearner<T: Task> {
     steps: u64,
     step: u64,
     buffers: BTreeSet<String>,
-    parameters: Vec<(String, usize)>,
+    parameters: Vec<(String, Vec<u64>)>,
     drawn: Drawn,
     last_loss: Option<Tensor<1>>,
     last_correct: Option<Tensor<1>>,

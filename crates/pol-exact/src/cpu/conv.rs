@@ -148,6 +148,9 @@ pub fn backward_input(profile: Profile, dy: &[f32], w: &[f32], shape: &ConvShape
 
 /// The gradient of the weights: over pixels in ascending order within a block, blocks as a tree.
 pub fn backward_weight(profile: Profile, x: &[f32], dy: &[f32], shape: &ConvShape) -> Vec<f32> {
+    if dy.is_empty() {
+        return vec![0.0; shape.weight_len()];
+    }
     if shape.is_winograd() {
         return winograd::backward_weight(profile, x, dy, shape);
     }

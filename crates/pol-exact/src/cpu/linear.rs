@@ -60,6 +60,9 @@ pub fn backward_weight(
 ) -> Vec<f32> {
     let isa = Isa::current();
     let rows = dy.len() / outputs.max(1);
+    if rows == 0 {
+        return vec![0.0; inputs * outputs];
+    }
     let groups = outputs.div_ceil(WIDTH);
     let wide = groups * WIDTH;
     let block = match WeightBlock::of_matrix() {

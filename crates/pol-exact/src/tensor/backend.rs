@@ -252,7 +252,7 @@ pub(super) enum UpdateRule {
 /// Applies `rule` to the operands of each parameter, and gives them anew, without the gradient.
 ///
 /// # Panics
-/// If the operands are on a backend without exact kernels.
+/// If the operands are on a backend without exact kernels, or those of a parameter differ in shape.
 pub(super) fn updated(
     rule: UpdateRule,
     profile: Profile,
@@ -288,6 +288,13 @@ where
     let mut lists: [Vec<FloatTensor<B>>; 4] = Default::default();
     let mut updated = vec![vec![]; parameters.len()];
     for operands in parameters {
+        let same = operands
+            .windows(2)
+            .all(|two| two[0].shape() == two[1].shape());
+        assert!(
+            same,
+            "a weight, its gradient and its state have different shapes"
+        );
         for (list, operand) in lists.iter_mut().zip(operands) {
             // The rank that Burn's type has is not looked at.
             match Tensor::<1>::from_dispatch(operand).try_into_primitive::<B>() {

@@ -14,7 +14,7 @@ use crate::math;
 
 /// `value`, opaque to the compiler. `zero` is 0.
 #[cube]
-fn opaque(value: f32, zero: u32) -> f32 {
+pub(super) fn opaque(value: f32, zero: u32) -> f32 {
     f32::reinterpret(u32::reinterpret(value) ^ zero)
 }
 
@@ -40,16 +40,16 @@ pub(super) fn plus_product(sum: f32, a: f32, b: f32, zero: u32, #[comptime] fuse
     }
 }
 
-/// As [`plus_product`], where a constant is or will be added: Mesa regroups such sums.
+/// As [`plus_product`], where something else than a product is added next, or a constant was: Mesa regroups such sums.
 #[cube]
-fn firm(sum: f32, a: f32, b: f32, zero: u32, #[comptime] fused: bool) -> f32 {
+pub(super) fn firm(sum: f32, a: f32, b: f32, zero: u32, #[comptime] fused: bool) -> f32 {
     opaque(plus_product(sum, a, b, zero, fused), zero)
 }
 
 /// The end of a sum, `+ (+0)`: no zero is negative. (A constant zero would be left out: Mesa does.) `zero` is 0.
 #[cube]
 pub(super) fn ended(sum: f32, zero: u32) -> f32 {
-    plus(sum, f32::reinterpret(zero), zero)
+    plus(opaque(sum, zero), f32::reinterpret(zero), zero)
 }
 
 /// `value` where it is positive, else +0.

@@ -8,7 +8,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::arithmetic::{ended, plus_product};
-use super::launch::{cube_count, dims, launch};
+use super::launch::{Tiled, cube_count, dims, launch};
 use super::sums::tree_of;
 use crate::profile::Profile;
 use crate::shape::ConvShape;
@@ -199,9 +199,10 @@ fn product(
         shape,
         linear,
     };
+    let tiled = Tiled::of(&a, profile);
     launch!(@
         product_kernel::launch, |out: &CubeTensor, _| cube_count(out, product.cubes(), UNITS),
-        a, b; dims; 0, product, profile.fused()
+        a, b; dims; 0, product, tiled
     )
 }
 
@@ -261,7 +262,7 @@ fn product_kernel(
     out: &mut [f32],
     zero: u32,
     #[comptime] p: Product,
-    #[comptime] fused: bool,
+    #[comptime] tiled: Tiled,
 ) {
     let s = comptime![p.shape];
     let outputs = comptime![s.output()];
@@ -391,7 +392,7 @@ fn product_kernel(
         }
         sync_cube();
         // Beyond the last k both are zero, which changes no sum.
-        // Left to the device's compiler to unroll, which llvmpipe's does not: so it compiles several times faster.
+        #[unroll(tiled.unrolls)]
         for k in 0..SLAB {
             let mut values = Array::<f32>::new(TILE);
             #[unroll]
@@ -404,7 +405,7 @@ fn product_kernel(
                 #[unroll]
                 for j in 0..TILE {
                     sums[i * TILE + j] =
-                        plus_product(sums[i * TILE + j], value, values[j], zero, fused);
+                        plus_product(sums[i * TILE + j], value, values[j], zero, tiled.fused);
                 }
             }
         }

@@ -9,8 +9,12 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::calculate_cube_count_elemwise;
 use cubecl::prelude::*;
 
+use crate::profile::Profile;
+
 /// Units of a cube.
 const UNITS: u32 = 64;
+/// Buffers that a kernel binds at most, and one for its scalars.
+const BINDINGS: u32 = 13;
 
 /// The tensor with its values in order in memory.
 pub(super) fn contiguous(tensor: CubeTensor) -> CubeTensor {
@@ -100,7 +104,8 @@ pub(super) use launch_cubes;
 
 /// Whether the cubes of this tensor's device share memory without loss.
 ///
-/// Not so on a CPU, where each unit of such a cube is a thread. The environment variable `POL_EXACT_KERNELS`, `plain` or
+/// Not so on a CPU, where each unit of such a cube is a thread, nor where a kernel may not bind as many buffers as these
+/// need. The environment variable `POL_EXACT_KERNELS`, `plain` or
 /// `shared`, decides it for tests and measurements.
 pub(super) fn shares_memory(tensor: &CubeTensor) -> bool {
     static ASKED: OnceLock<Option<bool>> = OnceLock::new();
@@ -112,5 +117,26 @@ pub(super) fn shares_memory(tensor: &CubeTensor) -> bool {
     if let Some(asked) = asked {
         return *asked;
     }
-    tensor.client.properties().hardware.num_cpu_cores.is_none()
+    let hardware = &tensor.client.properties().hardware;
+    hardware.num_cpu_cores.is_none() && hardware.max_bindings >= BINDINGS
+}
+
+/// How the kernels of tiles are compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Tiled {
+    /// Whether a product enters its sum without a rounding of its own.
+    pub(super) fused: bool,
+    /// Whether the steps of a slab are written out. CUDA's compiler leaves a loop as it is; those of drivers decide
+    /// themselves, and llvmpipe's compiles what is written out several times longer.
+    pub(super) unrolls: bool,
+}
+
+impl Tiled {
+    pub(super) fn of(tensor: &CubeTensor, profile: Profile) -> Self {
+        let hardware = &tensor.client.properties().hardware;
+        Self {
+            fused: profile.fused(),
+            unrolls: hardware.num_streaming_multiprocessors.is_some(),
+        }
+    }
 }

@@ -5,7 +5,7 @@
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::arithmetic::{divide, ended, plus, plus_product, positive, product, square_root};
+use super::arithmetic::{divide, ended, firm, plus, plus_product, positive, product, square_root};
 use super::launch::{contiguous, cube_count, dims, empty, launch_cubes};
 use super::sums::{
     CHANNELS, LANES, UNITS, collect, cube_image, image_sums, images_tree, lanes_tree, levels, push,
@@ -277,7 +277,7 @@ fn normalise_kernel(
             if pixel < pixels {
                 let at = (image * pixels + pixel) * width + channel;
                 let centred = plus(x[at], -mean, zero);
-                let mut value = plus_product(beta, centred, factor, zero, fused);
+                let mut value = firm(beta, centred, factor, zero, fused);
                 if comptime![adds] {
                     value = plus(value, added[at], zero);
                 }

@@ -6,7 +6,7 @@
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::arithmetic::{ended, plus};
+use super::arithmetic::{ended, opaque, plus};
 use super::launch::{contiguous, dims, launch_cubes};
 use crate::shape::{CHANNEL_BLOCK, pixels};
 
@@ -62,7 +62,7 @@ pub(super) fn push(
     zero: u32,
     #[comptime] levels: usize,
 ) {
-    let mut sum = value;
+    let mut sum = opaque(value, zero);
     let mut carries = true;
     #[unroll]
     for level in 0..levels {

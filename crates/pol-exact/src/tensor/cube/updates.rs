@@ -3,7 +3,7 @@
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::arithmetic::{divide, plus, plus_product, product, square_root};
+use super::arithmetic::{divide, opaque, plus, plus_product, product, square_root};
 use super::launch::{contiguous, cubes, dims, empty};
 use crate::optim::{AdamRule, Momentum, SgdRule};
 use crate::profile::Profile;
@@ -168,7 +168,8 @@ fn put(values: &mut Box<[f32]>, at: usize, value: f32) {
 /// `a·ka ⊕ b·kb`: the first product is rounded, the second enters the sum.
 #[cube]
 fn blend(a: f32, ka: f32, b: f32, kb: f32, zero: u32, #[comptime] fused: bool) -> f32 {
-    plus_product(product(a, ka, zero), b, kb, zero, fused)
+    // Where ka is 1, the product may become a sum with its −0.
+    plus_product(opaque(product(a, ka, zero), zero), b, kb, zero, fused)
 }
 
 #[cube(launch)]

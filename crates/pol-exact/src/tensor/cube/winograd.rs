@@ -7,7 +7,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::arithmetic::{ended, plus, plus_product, product};
-use super::launch::{cube_count, launch};
+use super::launch::{Tiled, cube_count, launch};
 use super::sums::tree_of;
 use crate::profile::Profile;
 use crate::shape::ConvShape;
@@ -52,9 +52,10 @@ fn filtered(
     profile: Profile,
 ) -> CubeTensor {
     let cubes = all_tiles(&shape).div_ceil(SIDE) * shape.channels_out.div_ceil(SIDE);
+    let tiled = Tiled::of(&x, profile);
     launch!(@
         filtered_kernel::launch, |out: &CubeTensor, _| cube_count(out, cubes, UNITS),
-        x, w; shape.output_dims(); 0, shape, turned, profile.fused()
+        x, w; shape.output_dims(); 0, shape, turned, tiled
     )
 }
 
@@ -68,9 +69,10 @@ pub(super) fn backward_weight(
     let parts = images * blocks;
     let (inputs, outputs) = (shape.channels_in, shape.channels_out);
     let cubes = parts * inputs.div_ceil(SIDE) * outputs.div_ceil(SIDE);
+    let tiled = Tiled::of(&x, profile);
     let partials = launch!(@
         sums_kernel::launch, |out: &CubeTensor, _| cube_count(out, cubes, UNITS),
-        x, dy; [parts, POSITIONS, inputs, outputs]; 0, shape, profile.fused()
+        x, dy; [parts, POSITIONS, inputs, outputs]; 0, shape, tiled
     );
     let cubes = (inputs * outputs).div_ceil(SIDE);
     launch!(@
@@ -275,9 +277,10 @@ fn multiply_slab(
     row: usize,
     column: usize,
     zero: u32,
-    #[comptime] fused: bool,
+    #[comptime] tiled: Tiled,
 ) {
     let position = UNIT_POS as usize / SIDE * comptime![SLAB * SIDE];
+    #[unroll(tiled.unrolls)]
     for k in 0..SLAB {
         let mut values = Array::<f32>::new(TILE);
         #[unroll]
@@ -290,7 +293,7 @@ fn multiply_slab(
             #[unroll]
             for j in 0..TILE {
                 sums[i * TILE + j] =
-                    plus_product(sums[i * TILE + j], value, values[j], zero, fused);
+                    plus_product(sums[i * TILE + j], value, values[j], zero, tiled.fused);
             }
         }
     }
@@ -305,7 +308,7 @@ fn filtered_kernel(
     zero: u32,
     #[comptime] s: ConvShape,
     #[comptime] turned: bool,
-    #[comptime] fused: bool,
+    #[comptime] tiled: Tiled,
 ) {
     let tiles = comptime![all_tiles(&s)];
     let slabs = comptime![s.channels_out.div_ceil(SIDE)];
@@ -346,7 +349,7 @@ fn filtered_kernel(
             transform_filter(w, &mut shared, at, input, output, is_there, zero, s, turned);
         }
         sync_cube();
-        multiply_slab(&mut sums, &shared, row, column, zero, fused);
+        multiply_slab(&mut sums, &shared, row, column, zero, tiled);
     }
     sync_cube();
     // `[16, tiles, outputs]`.
@@ -401,7 +404,7 @@ fn sums_kernel(
     partials: &mut [f32],
     zero: u32,
     #[comptime] s: ConvShape,
-    #[comptime] fused: bool,
+    #[comptime] tiled: Tiled,
 ) {
     let [images, blocks] = comptime![s.weight_blocks()];
     let [most, tiles_of_image] = comptime![s.weight_block_tiles()];
@@ -458,7 +461,7 @@ fn sums_kernel(
             );
         }
         sync_cube();
-        multiply_slab(&mut sums, &shared, row, column, zero, fused);
+        multiply_slab(&mut sums, &shared, row, column, zero, tiled);
     }
     let position = part * POSITIONS + unit / SIDE;
     #[unroll]

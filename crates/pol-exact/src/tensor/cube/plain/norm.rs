@@ -3,7 +3,7 @@
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::super::arithmetic::{divide, plus, plus_product, positive, product, square_root};
+use super::super::arithmetic::{divide, firm, plus, plus_product, positive, product, square_root};
 use super::super::elementwise::{multiply_kernel, relu_gradient};
 use super::super::launch::{contiguous, dims, launch};
 use super::super::sums::{collect, levels, push, tree_of};
@@ -331,7 +331,7 @@ fn normalise_kernel(
     if ABSOLUTE_POS < y.len() {
         let column = ABSOLUTE_POS % width;
         let centred = plus(x[ABSOLUTE_POS], -statistics[column], zero);
-        let mut value = plus_product(beta[column], centred, factors[width + column], zero, fused);
+        let mut value = firm(beta[column], centred, factors[width + column], zero, fused);
         if comptime![adds] {
             value += added[ABSOLUTE_POS];
         }
