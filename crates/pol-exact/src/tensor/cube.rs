@@ -1,7 +1,11 @@
 //! The kernels on CubeCL's devices: one source for WGSL, SPIR-V and CUDA.
 //!
 //! Small operators have a unit for each value; products and sums have cubes that share memory. What the compiler of kernels lacks, clippy should not ask for.
-#![allow(clippy::manual_is_multiple_of, clippy::too_many_arguments)]
+#![allow(
+    clippy::borrowed_box,
+    clippy::manual_is_multiple_of,
+    clippy::too_many_arguments
+)]
 
 mod arithmetic;
 mod conv;
